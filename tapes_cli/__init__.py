@@ -1,0 +1,1 @@
+"""Import captures of LLM and agent conversations into PostgreSQL, exactly once."""

@@ -1,0 +1,1 @@
+"""The vocabulary: pure data and pure functions, no input or output."""

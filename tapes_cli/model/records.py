@@ -1,0 +1,79 @@
+"""What a reader makes of a capture: turns and rejects, each with its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tapes_cli.model.reasons import Reason
+from tapes_cli.model.turn import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a record stands.
+
+    `line` counts from 1, `byte_offset` from 0 in the decompressed stream; `index` is the place
+    in a batch, counted from 0, or None outside one.
+    """
+
+    source: str
+    line: int
+    byte_offset: int
+    index: int | None = None
+
+    def __str__(self) -> str:
+        """Return `source:line`, with `turns[i]` for a record of a batch."""
+        place = f"{self.source}:{self.line}"
+        return place if self.index is None else f"{place}: turns[{self.index}]"
+
+
+class RejectError(Exception):
+    """A record that cannot become a turn. Raised by readers, turned into a `Reject` at once.
+
+    `pointer` is a JSON Pointer (RFC 6901) into the record. The message never holds content.
+    """
+
+    def __init__(self, reason: Reason, message: str, pointer: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.pointer = pointer
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A record that is a turn. `raw` are the record's own bytes."""
+
+    location: Location
+    turn: Turn
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that is no turn, with the reason. `raw` are the record's own bytes."""
+
+    location: Location
+    reason: Reason
+    message: str
+    pointer: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A record that is sound but holds nothing to store."""
+
+    location: Location
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """A last line that somebody is still writing."""
+
+    location: Location
+
+
+Record = Accepted | Rejected | Skipped | Incomplete
+"""What became of one record of a capture."""
