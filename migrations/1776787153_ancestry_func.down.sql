@@ -1,0 +1,1 @@
+DROP FUNCTION IF EXISTS ancestry_chains_rows(text[], integer);
