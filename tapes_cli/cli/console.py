@@ -1,0 +1,91 @@
+"""The one place that talks to the terminal.
+
+stdout is data, stderr is messages. Text that comes from a capture is hostile: it is shown with
+control characters made visible and never as markup.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tapes_cli.errors import UsageError
+from tapes_cli.settings import wants_color
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def visible(text: str, *, keep_newlines: bool = False) -> str:
+    r"""Return text that is safe to print: control and direction characters shown as `\xNN`."""
+    shown = _HIDDEN.sub(_escape, text)
+    return shown if keep_newlines else shown.replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004  # one byte
+
+
+def console(*, stderr: bool = False, no_color: bool = False) -> "Console":
+    """Return a rich console that prints text as it is: no markup, no guessing of highlights."""
+    from rich.console import Console  # noqa: PLC0415  # keeps start-up fast
+
+    return Console(
+        stderr=stderr,
+        no_color=no_color or not wants_color(),
+        markup=False,
+        highlight=False,
+        emoji=False,
+        soft_wrap=True,
+    )
+
+
+def say(message: str, *, quiet: bool = False) -> None:
+    """Write one line for people to stderr."""
+    if not quiet:
+        sys.stderr.write(visible(message) + "\n")
+        sys.stderr.flush()
+
+
+def write_line(text: str) -> None:
+    """Write one line of results to stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def write_json(value: dict[str, Any]) -> None:
+    """Write one JSON object as a line of its own to stdout."""
+    write_line(json.dumps(value, separators=(",", ":")))
+
+
+def write_document(records: Iterable[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Write `{"records": […], "summary": {…}}` to stdout, a record a line."""
+    sys.stdout.write('{"records": [')
+    separator = "\n"
+    for record in records:
+        sys.stdout.write(separator + json.dumps(record, separators=(",", ":")))
+        separator = ",\n"
+    sys.stdout.write('\n], "summary": ' + json.dumps(summary, separators=(",", ":")) + "}\n")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is changed.
+
+    Raises:
+        UsageError: there is no terminal to ask on, and `--yes` was not given.
+        typer.Exit: the answer was no.
+    """
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("This changes data and there is no terminal to ask on.", hint="Add --yes.")
+    if not typer.confirm(question, err=True):
+        say("Nothing was changed.")
+        raise typer.Exit(0)

@@ -1,0 +1,79 @@
+"""The `tapes-cli` command: its sub-commands, and what happens when one fails."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from tapes_cli.cli.console import say, visible
+from tapes_cli.errors import TapesError
+
+app = typer.Typer(
+    name="tapes-cli",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"tapes-cli {version('tapes-cli')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and leave.", callback=lambda value: _print_version(wanted=value), is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Import archived captures of LLM and agent conversations into PostgreSQL, exactly once.
+
+    \b
+    tapes-cli import ~/captures          store every turn found in a folder
+    cat turn.json | tapes-cli import     store what comes through a pipe
+    tapes-cli sessions list              see what is there
+
+    Without --dsn the turns go to an embedded PostgreSQL that needs no set-up.
+    """
+    del show_version
+
+
+def run() -> None:
+    """Run the command; end the process with its exit status."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app(standalone_mode=True)
+    except TapesError as error:
+        if debug:
+            raise
+        say(f"Error: {error}")
+        if error.hint:
+            say(f"       {error.hint}")
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        # Whoever read our output has enough; that is no failure of ours.
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        say(f"Error: internal error: {type(error).__name__} {visible(_place(error))}")
+        say("       Run it again with --debug for the traceback, and report it.")
+        sys.exit(1)
+
+
+def _place(error: Exception) -> str:
+    """Return file and line where an unforeseen error arose; its message may hold content."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
