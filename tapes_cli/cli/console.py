@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tapes_cli.cli.options import Output
 from tapes_cli.errors import UsageError
 from tapes_cli.settings import wants_color
 
@@ -65,14 +66,39 @@ def write_json(value: dict[str, Any]) -> None:
     write_line(json.dumps(value, separators=(",", ":")))
 
 
+class Results:
+    """Results for machines on stdout, one JSON object a line, as they come.
+
+    `json` makes one document of them, `{"records": […], "summary": {…}}`; `text` writes nothing.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._separator = '{"records": [\n'
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write one record."""
+        if self._output is Output.JSONL:
+            write_json(record)
+        elif self._output is Output.JSON:
+            sys.stdout.write(self._separator + json.dumps(record, separators=(",", ":")))
+            self._separator = ",\n"
+
+    def close(self, summary: dict[str, Any]) -> None:
+        """Write the summary, the last record."""
+        if self._output is Output.JSONL:
+            write_json(summary)
+        elif self._output is Output.JSON:
+            opening = self._separator if self._separator != ",\n" else ""
+            sys.stdout.write(f'{opening}\n], "summary": {json.dumps(summary, separators=(",", ":"))}}}\n')
+
+
 def write_document(records: Iterable[dict[str, Any]], summary: dict[str, Any]) -> None:
     """Write `{"records": […], "summary": {…}}` to stdout, a record a line."""
-    sys.stdout.write('{"records": [')
-    separator = "\n"
+    results = Results(Output.JSON)
     for record in records:
-        sys.stdout.write(separator + json.dumps(record, separators=(",", ":")))
-        separator = ",\n"
-    sys.stdout.write('\n], "summary": ' + json.dumps(summary, separators=(",", ":")) + "}\n")
+        results.write(record)
+    results.close(summary)
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from tapes_cli.cli import db, migrate, sessions
 from tapes_cli.cli.console import say, visible
+from tapes_cli.cli.import_ import import_
+from tapes_cli.cli.validate import validate
 from tapes_cli.errors import TapesError
 
 app = typer.Typer(
@@ -45,6 +48,13 @@ def main(
     Without --dsn the turns go to an embedded PostgreSQL that needs no set-up.
     """
     del show_version
+
+
+app.command("import")(import_)
+app.command()(validate)
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(migrate.app, name="migrate")
+app.add_typer(db.app, name="db")
 
 
 def run() -> None:

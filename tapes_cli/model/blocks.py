@@ -31,7 +31,7 @@ class ContentBlock(TypedDict, total=False):
     content: JSON
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Message:
     """One message of a conversation.
 

@@ -12,6 +12,7 @@ class Reason(StrEnum):
     NOT_JSON = "not_json"
     NOT_UTF8 = "not_utf8"
     NOT_OBJECT = "not_object"
+    LINE_TOO_LONG = "line_too_long"
     NUMBER_OVERFLOW = "number_overflow"
     NESTING_TOO_DEEP = "nesting_too_deep"
     UNRECOGNISED = "unrecognised_record"
@@ -58,6 +59,10 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     ),
     Reason.NOT_OBJECT: Explanation(
         "The line is valid JSON, but not an object.", "Make each line one turn record."
+    ),
+    Reason.LINE_TOO_LONG: Explanation(
+        "The line is longer than the limit, and was not read into memory.",
+        "Check that the file has one record a line; no provider accepts so large a request.",
     ),
     Reason.NUMBER_OVERFLOW: Explanation(
         "The line holds a number that no double can hold, or NaN or Infinity.",

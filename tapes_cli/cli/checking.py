@@ -1,0 +1,43 @@
+"""What `validate` prints."""
+
+from tapes_cli.cli.console import Results, say, write_line
+from tapes_cli.cli.options import Output
+from tapes_cli.cli.places import place, reject_sentence
+from tapes_cli.cli.records import other_record, turn_record
+from tapes_cli.cli.reporting import count, detail_lines
+from tapes_cli.importer.report import Report
+from tapes_cli.model.records import Incomplete, Location, Record, Rejected
+from tapes_cli.store.base import ChainedTurn
+
+
+class CheckReporter:
+    """Writes every record in input order, then the summary."""
+
+    def __init__(self, output: Output, *, quiet: bool = False) -> None:
+        self._text = output is Output.TEXT
+        self._quiet = quiet
+        self._results = Results(output)
+
+    def turn(self, turn: ChainedTurn, location: Location, *, sanitised: bool) -> None:
+        """Report a sound turn: in text it is only counted."""
+        self._results.write({**turn_record(turn, location), "sanitised": sanitised})
+
+    def other(self, record: Record) -> None:
+        """Report a record that would not be stored."""
+        self._results.write(other_record(record))
+        if self._text and isinstance(record, Rejected):
+            say(f"Rejected {reject_sentence(record)}")
+        elif self._text and isinstance(record, Incomplete):
+            say(f"Incomplete {place(record.location)}: the last line is still being written")
+
+    def done(self, report: Report) -> None:
+        """Write the summary."""
+        self._results.close(report.as_dict())
+        if self._text and not self._quiet:
+            records = report.records
+            write_line(
+                f"{count(records.stored, 'sound turn')} with {count(report.new_nodes, 'distinct node')} "
+                f"in {count(report.touched_sessions, 'session')}; {records.rejected:,} would be rejected."
+            )
+            for line in detail_lines(report):
+                write_line(line)

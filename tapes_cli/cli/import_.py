@@ -1,0 +1,165 @@
+"""`tapes-cli import`: read captures, store turns."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tapes_cli import settings
+from tapes_cli.cli.console import say
+from tapes_cli.cli.database import open_database
+from tapes_cli.cli.options import (
+    DataDirOption,
+    DebugOption,
+    DsnOption,
+    NoColorOption,
+    Output,
+    OutputOption,
+    QuietOption,
+    VerboseOption,
+)
+from tapes_cli.cli.reading import (
+    OrgOption,
+    PathsArgument,
+    ProjectOption,
+    SessionlessOption,
+    org_of,
+    read_options,
+    reads_stdin,
+    sources_of,
+)
+from tapes_cli.model.sessionless import Sessionless
+
+if TYPE_CHECKING:
+    from tapes_cli.importer.rejects import RejectsFile
+
+RejectsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--rejects",
+        metavar="FILE",
+        help="Append rejected records to this file, which can be imported again after a fix. "
+        "Rejects from stdin are always kept, in the data directory unless a file is named.",
+        show_default=False,
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Stop at the first rejected record.")
+]
+MaxErrorsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-errors",
+        metavar="N",
+        min=0,
+        help="Stop when more than N records were rejected.",
+        show_default="no limit",
+    ),
+]
+MigrateOption = Annotated[
+    bool,
+    typer.Option("--migrate", help="Bring the schema of a named server up to date first."),
+]
+
+
+def import_(
+    paths: PathsArgument = None,
+    rejects: RejectsOption = None,
+    strict: StrictOption = False,
+    max_errors: MaxErrorsOption = None,
+    migrate: MigrateOption = False,
+    org: OrgOption = None,
+    project: ProjectOption = "",
+    sessionless: SessionlessOption = Sessionless.SYNTHETIC,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    no_color: NoColorOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Read captures and store their turns, each in one transaction, exactly once.
+
+    Importing the same capture again changes nothing. Every record that is not stored is named
+    with its place and the reason.
+
+    \b
+    tapes-cli import ~/captures
+    tapes-cli import --dsn postgresql://db/tapes day.jsonl.gz
+    cat turn.json | tapes-cli import
+    tapes-cli import --rejects rejects.jsonl ~/captures
+
+    Exit status: 0 all stored or already there, 3 some records were rejected, 4 stopped by
+    --strict or --max-errors, 5 database lost, 6 schema not up to date, 130 or 143 interrupted.
+    """
+    from tapes_cli.cli.reporting import Reporter  # noqa: PLC0415  # keeps start-up fast
+    from tapes_cli.importer.prepare import Preparer  # noqa: PLC0415  # keeps start-up fast
+    from tapes_cli.importer.run import ImportOptions, ImportRun  # noqa: PLC0415  # as above
+    from tapes_cli.importer.stop import stop_on_signals  # noqa: PLC0415  # as above
+    from tapes_cli.store.postgres.store import PostgresStore  # noqa: PLC0415  # as above
+
+    del debug
+    sources = sources_of(paths)
+    options = ImportOptions(read_options(org, project), 0 if strict else max_errors)
+    reporter = Reporter(output, quiet=quiet, verbose=verbose, no_color=no_color)
+    with (
+        stop_on_signals(say) as stop,
+        open_database(dsn, data_dir, quiet=quiet) as (address, chosen),
+    ):
+        bring_up_to_date(address, chosen, migrate=migrate, quiet=quiet)
+        kept = _rejects_file(rejects, paths, data_dir)
+        store = PostgresStore(address)
+        try:
+            run = ImportRun(
+                store,
+                Preparer(sessionless, org_of(org)),
+                options,
+                reporter,
+                stop,
+                kept,
+            )
+            report = run.run(sources)
+        finally:
+            store.close()
+    if kept is not None and kept.written:
+        report.rejects_file = str(kept.path)
+    reporter.done(report)
+    if report.failure:
+        say(f"Error: {report.failure}")
+        say(f"       {report.failure_hint}")
+    raise typer.Exit(report.exit_code)
+
+
+def bring_up_to_date(
+    dsn: str, chosen: settings.Connection, *, migrate: bool, quiet: bool
+) -> None:
+    """Migrate the embedded database, or a named one on request; else check that it is current.
+
+    Raises:
+        SchemaError: the schema is not the one that this program knows.
+    """
+    from tapes_cli.store.postgres import migrations  # noqa: PLC0415  # keeps start-up fast
+
+    if migrate or chosen.embedded:
+        applied = migrations.migrate_up(dsn)
+        if applied and not chosen.embedded:
+            say(f"Applied {len(applied)} migrations.", quiet=quiet)
+        return
+    migrations.check_current(dsn)
+
+
+def _rejects_file(
+    named: Path | None, paths: list[str] | None, data_dir: Path | None
+) -> "RejectsFile | None":
+    from tapes_cli.capture.times import utc_now  # noqa: PLC0415  # keeps start-up fast
+    from tapes_cli.importer.rejects import RejectsFile  # noqa: PLC0415  # as above
+
+    if named is not None:
+        return RejectsFile(named)
+    if reads_stdin(paths):
+        moment = utc_now().strftime("%Y%m%dT%H%M%SZ")
+        folder = settings.data_dir(data_dir) / "rejects"
+        return RejectsFile(folder / f"stdin-{moment}-{os.getpid()}.jsonl")
+    return None

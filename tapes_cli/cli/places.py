@@ -1,0 +1,28 @@
+"""How a place in a capture is written for people."""
+
+from tapes_cli.model.records import Location, Rejected
+
+
+def pointer_path(pointer: str) -> str:
+    """Return a JSON Pointer in the way people write paths: `response.message.content[1].type`."""
+    path = ""
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if name.isdecimal():
+            path += f"[{name}]"
+        else:
+            path += f".{name}" if path else name
+    return path
+
+
+def place(location: Location, pointer: str = "") -> str:
+    """Return `file:line: turns[i].path` for a place in a capture."""
+    where = f"{location.source}:{location.line}" if location.line else location.source
+    batch = "" if location.index is None else f"turns[{location.index}]"
+    path = ".".join(part for part in (batch, pointer_path(pointer)) if part)
+    return f"{where}: {path}" if path else where
+
+
+def reject_sentence(rejected: Rejected) -> str:
+    """Return one line that says where a reject stands and why it is one."""
+    return f"{place(rejected.location, rejected.pointer)}: {rejected.message} [{rejected.reason}]"

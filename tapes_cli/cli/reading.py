@@ -1,0 +1,100 @@
+"""What commands that read captures share: the paths, and how records are read."""
+
+import glob
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+from uuid import UUID
+
+import typer
+
+from tapes_cli.errors import UsageError
+from tapes_cli.model.sessionless import Sessionless
+
+if TYPE_CHECKING:
+    from tapes_cli.capture.reader import Options
+    from tapes_cli.capture.sources import Source, SourceProblem
+
+READING = "Reading"
+
+PathsArgument: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATH…|-]",
+        help="Files, folders (read recursively), globs, or - for stdin. With no PATH and a pipe "
+        "on stdin, stdin is read. gzip, bzip2, xz and zstd are recognised by their content.",
+        show_default=False,
+    ),
+]
+OrgOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--org", metavar="UUID", help="Org of turns whose envelope names none.",
+        rich_help_panel=READING, show_default=False,
+    ),
+]
+ProjectOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--project", metavar="NAME", help="Tag every node with this project.",
+        rich_help_panel=READING, show_default=False,
+    ),
+]
+SessionlessOption: TypeAlias = Annotated[
+    Sessionless,
+    typer.Option(
+        "--sessionless",
+        help="What to do with a turn that has no session envelope: derive a session from its "
+        "first message, store it without a session, or reject it.",
+        rich_help_panel=READING,
+    ),
+]
+
+
+def org_of(text: str | None) -> UUID | None:
+    """Return the org that `--org` names.
+
+    Raises:
+        UsageError: it is not a UUID.
+    """
+    if text is None:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        raise UsageError("--org is not a UUID.", hint="Write it as 8-4-4-4-12 hex digits.") from None
+
+
+def read_options(org: str | None, project: str) -> "Options":
+    """Return how records are to be read."""
+    from tapes_cli.capture.reader import Options  # noqa: PLC0415  # keeps start-up fast
+
+    return Options(default_org=org_of(org), project=project)
+
+
+def sources_of(paths: list[str] | None) -> "Iterator[Source | SourceProblem]":
+    """Return the sources that the arguments name.
+
+    Raises:
+        UsageError: there is nothing to read, or a path does not exist.
+    """
+    from tapes_cli.capture.sources import expand  # noqa: PLC0415  # keeps start-up fast
+
+    arguments = paths or []
+    if not arguments:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError(
+                "There is nothing to read: no PATH was given, and stdin is a terminal.",
+                hint="Name a file or a folder, or pipe turn records in.",
+            )
+        arguments = ["-"]
+    for argument in arguments:
+        if argument != "-" and not os.path.lexists(argument) and not glob.has_magic(argument):
+            raise UsageError(f"{argument}: no such file or folder.", hint="Check the path.")
+    return expand(arguments)
+
+
+def reads_stdin(paths: list[str] | None) -> bool:
+    """Tell whether stdin is among the sources."""
+    return not paths or "-" in paths

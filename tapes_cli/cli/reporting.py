@@ -1,0 +1,152 @@
+"""What `import` and `validate` print while they run and when they are done."""
+
+import sys
+import time
+from typing import Any
+
+from tapes_cli.cli.console import Results, console, say, visible, write_line
+from tapes_cli.cli.options import Output
+from tapes_cli.cli.places import place, reject_sentence
+from tapes_cli.cli.records import other_record, outcome_record
+from tapes_cli.importer.report import Report, SourceReport, Status
+from tapes_cli.model.records import Incomplete, Location, Record, Rejected
+from tapes_cli.store.base import ChainedTurn, Outcome
+
+_SHOWN_REJECTS = 10
+_LOG_EVERY_SECONDS = 30.0
+_BAR_EVERY_SECONDS = 0.1
+
+
+class Reporter:
+    """Writes results to stdout and messages to stderr, in the form that was asked for."""
+
+    def __init__(
+        self, output: Output, *, quiet: bool = False, verbose: bool = False, no_color: bool = False
+    ) -> None:
+        self._output = output
+        self._quiet = quiet
+        self._verbose = verbose
+        self._rejects_shown = 0
+        self._results = Results(output)
+        self._last = time.monotonic()
+        self._stderr = console(stderr=True, no_color=no_color)
+        self._bar = not quiet and self._stderr.is_terminal
+
+    def emit(self, record: dict[str, Any]) -> None:
+        """Write one record of the machine output, if that was asked for."""
+        self._results.write(record)
+
+    def other(self, record: Record) -> None:
+        """Show the first rejects, the rest are counted; and lines that are still being written."""
+        self.emit(other_record(record))
+        if self._output is not Output.TEXT:
+            return
+        if isinstance(record, Rejected) and self._rejects_shown < _SHOWN_REJECTS:
+            self._rejects_shown += 1
+            self._say(f"Rejected {reject_sentence(record)}")
+        elif isinstance(record, Incomplete):
+            where = place(record.location)
+            self._say(f"Incomplete {where}: the last line is still being written")
+
+    def settled(self, turn: ChainedTurn, location: Location, outcome: Outcome) -> None:
+        """Report a turn that was stored or was there before, if asked to say more."""
+        if self._verbose:
+            self.emit(outcome_record(turn, location, outcome))
+            if self._output is Output.TEXT:
+                self._say(f"{outcome.kind.value.capitalize()} {place(location)}")
+
+    def source_done(self, source: SourceReport) -> None:
+        """Log one line a source where nobody watches a bar, or on request."""
+        if self._quiet or (self._bar and not self._verbose):
+            return
+        a = source.accounts
+        parts = [f"{a.stored} stored", f"{a.duplicate} duplicate", f"{a.rejected} rejected"]
+        parts += [f"{n} {name}" for n, name in ((a.skipped, "skipped"), (a.incomplete, "incomplete")) if n]
+        self._say(f"{source.name}: {a.read} read = {', '.join(parts)} ({source.seconds:.1f} s)")
+
+    def progress(self, report: Report, source: str) -> None:
+        """Show how far the run is: a line that is rewritten on a terminal, a log line elsewhere."""
+        if self._quiet:
+            return
+        now = time.monotonic()
+        if now - self._last < (_BAR_EVERY_SECONDS if self._bar else _LOG_EVERY_SECONDS):
+            return
+        self._last = now
+        records = report.records
+        text = (
+            f"{records.read:,} records read, {records.stored:,} stored, "
+            f"{records.duplicate:,} duplicate, {records.rejected:,} rejected"
+        )
+        if self._bar:
+            width = max(self._stderr.width - 1, 20)
+            sys.stderr.write("\r\x1b[K" + visible(f"{text} · {source}")[:width])
+            sys.stderr.flush()
+        else:
+            self._say(f"{source}: {text}")
+
+    def done(self, report: Report) -> None:
+        """Write the summary."""
+        self._clear_bar()
+        self._results.close(report.as_dict())
+        if self._output is Output.TEXT:
+            if (hidden := report.records.rejected - self._rejects_shown) > 0:
+                say(f"… and {hidden:,} more.")
+            for line in () if self._quiet else summary_lines(report):
+                write_line(line)
+
+    def _say(self, message: str) -> None:
+        self._clear_bar()
+        say(message)
+
+    def _clear_bar(self) -> None:
+        if self._bar:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+_ENDINGS = {
+    Status.OK: "",
+    Status.REJECTS: "",
+    Status.STOPPED: " Stopped: too many records were rejected.",
+    Status.INTERRUPTED: " Interrupted: what is reported as stored is stored; run it again to go on.",
+    Status.FAILED: " Failed: what is reported as stored is stored.",
+}
+
+
+def summary_lines(report: Report) -> list[str]:
+    """Return the summary of an import as people read it."""
+    return [
+        f"Stored {count(report.records.stored, 'turn')} as {count(report.new_nodes, 'new node')} in "
+        f"{count(report.touched_sessions, 'session')} ({report.new_sessions:,} new), "
+        f"{report.seconds:.2f} s.{_ENDINGS[report.status]}",
+        *detail_lines(report),
+    ]
+
+
+def detail_lines(report: Report) -> list[str]:
+    """Return the accounts, and what is worth knowing of them."""
+    records = report.records
+    lines = [
+        f"  records   {records.read:,} read = {records.stored:,} stored + "
+        f"{records.duplicate:,} duplicate + {records.rejected:,} rejected + "
+        f"{records.skipped:,} skipped + {records.incomplete:,} incomplete",
+        f"  tokens    {report.input_tokens:,} in, {report.output_tokens:,} out",
+    ]
+    notes = (
+        (report.synthetic, "in a synthetic session"),
+        (report.undated, "without a capture time of their own"),
+        (report.sanitised, "with characters that PostgreSQL cannot store (now U+FFFD)"),
+    )
+    if said := [f"{number:,} {text}" for number, text in notes if number]:
+        lines.append(f"  of these  {', '.join(said)}")
+    if report.reasons:
+        reasons = ", ".join(f"{code} {n:,}" for code, n in sorted(report.reasons.items()))
+        lines.append(f"  reasons   {reasons}")
+    if report.rejects_file:
+        lines.append(f"  rejects   {visible(report.rejects_file)}")
+    return lines
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where that is due."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,57 @@
+"""`tapes-cli validate`: the same reading as `import`, without a database."""
+
+import typer
+
+from tapes_cli.cli.console import say
+from tapes_cli.cli.import_ import MaxErrorsOption, StrictOption
+from tapes_cli.cli.options import DebugOption, Output, OutputOption, QuietOption
+from tapes_cli.cli.reading import (
+    OrgOption,
+    PathsArgument,
+    ProjectOption,
+    SessionlessOption,
+    org_of,
+    read_options,
+    sources_of,
+)
+from tapes_cli.model.sessionless import Sessionless
+
+
+def validate(
+    paths: PathsArgument = None,
+    strict: StrictOption = False,
+    max_errors: MaxErrorsOption = None,
+    org: OrgOption = None,
+    project: ProjectOption = "",
+    sessionless: SessionlessOption = Sessionless.SYNTHETIC,
+    output: OutputOption = Output.TEXT,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Read captures as import would, without a database: what would be rejected, and why.
+
+    With -o jsonl every record is a line, in input order: turns with the hashes of their chain,
+    root first, and rejects with their place and reason; the summary comes last.
+
+    \b
+    tapes-cli validate ~/captures
+    tapes-cli validate -o jsonl day.jsonl | jq -r 'select(.type == "reject").message'
+
+    Exit status: 0 all sound, 3 some records would be rejected, 4 stopped by --strict or
+    --max-errors, 130 or 143 interrupted.
+    """
+    from tapes_cli.cli.checking import CheckReporter  # noqa: PLC0415  # keeps start-up fast
+    from tapes_cli.importer.check import CheckRun  # noqa: PLC0415  # as above
+    from tapes_cli.importer.prepare import Preparer  # noqa: PLC0415  # as above
+    from tapes_cli.importer.run import ImportOptions  # noqa: PLC0415  # as above
+    from tapes_cli.importer.stop import stop_on_signals  # noqa: PLC0415  # as above
+
+    del debug
+    sources = sources_of(paths)
+    options = ImportOptions(read_options(org, project), 0 if strict else max_errors)
+    reporter = CheckReporter(output, quiet=quiet)
+    run = CheckRun(Preparer(sessionless, org_of(org)), options, reporter)
+    with stop_on_signals(say) as stop:
+        report = run.run(sources, stop)
+    reporter.done(report)
+    raise typer.Exit(report.exit_code)

@@ -1,0 +1,1 @@
+"""Drives the line: reads captures, stores turns, keeps accounts that add up."""

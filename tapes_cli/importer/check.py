@@ -1,0 +1,87 @@
+"""Validation: the line as far as the chain, without a database."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from tapes_cli.capture.reader import Reader
+from tapes_cli.importer.report import EXIT_STOPPED, Report, Status
+from tapes_cli.importer.run import rejected_record
+from tapes_cli.model.records import Accepted, RejectError
+from tapes_cli.store.memory import MemoryStore
+from tapes_cli.store.sanitise import is_clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tapes_cli.capture.sources import Source, SourceProblem
+    from tapes_cli.importer.prepare import Preparer
+    from tapes_cli.importer.run import ImportOptions
+    from tapes_cli.importer.stop import StopRequest
+    from tapes_cli.model.records import Location, Record
+    from tapes_cli.store.base import ChainedTurn
+
+
+class CheckObserver(Protocol):
+    """Hears of every record in input order."""
+
+    def turn(self, turn: ChainedTurn, location: Location, *, sanitised: bool) -> None:
+        """Hear of a record that is a turn."""
+        ...
+
+    def other(self, record: Record) -> None:
+        """Hear of a record that is none."""
+        ...
+
+
+class CheckRun:
+    """One validation. Counts distinct nodes in memory, as an empty database would."""
+
+    def __init__(self, preparer: Preparer, options: ImportOptions, observer: CheckObserver) -> None:
+        self._preparer = preparer
+        self._options = options
+        self._observer = observer
+        self._store = MemoryStore()
+        self._report = Report("validate")
+
+    def run(self, sources: Iterable[Source | SourceProblem], stop: StopRequest) -> Report:
+        """Read everything; return the accounts. `stored` counts the sound turns."""
+        started = time.monotonic()
+        report, bearable = self._report, self._options.max_rejects
+        for record in self._records(sources):
+            self._take(record)
+            if stop.requested:
+                report.status, report.exit_code = Status.INTERRUPTED, stop.exit_status
+                break
+            if bearable is not None and report.records.rejected > bearable:
+                report.status, report.exit_code = Status.STOPPED, EXIT_STOPPED
+                break
+        report.close(time.monotonic() - started)
+        return report
+
+    def _records(self, sources: Iterable[Source | SourceProblem]) -> Iterable[Record]:
+        reader = Reader(self._options.reading)
+        for source in sources:
+            self._report.sources += 1
+            yield from reader.read(source)
+
+    def _take(self, record: Record) -> None:
+        if isinstance(record, Accepted):
+            try:
+                turn = self._preparer.prepare(record.turn)
+            except RejectError as error:
+                record = rejected_record(record, error)
+            else:
+                self._take_turn(turn, record.location)
+                return
+        self._report.count_other(record)
+        self._observer.other(record)
+
+    def _take_turn(self, turn: ChainedTurn, location: Location) -> None:
+        # The nodes before the last new one are known: a chain is stored from the root on.
+        nodes = turn.chain.nodes
+        new = [node for node in nodes if self._store.put(turn.org_id, node)]
+        sanitised = not is_clean(turn, new)
+        self._report.count_turn(turn, new_nodes=len(new), sanitised=sanitised)
+        self._observer.turn(turn, location, sanitised=sanitised)

@@ -1,0 +1,110 @@
+"""The rejects file: every record that was not stored, so that it can be tried again.
+
+One JSON object a line: `source`, `line`, `byte_offset`, `index` in a batch, `code`, `message`,
+`pointer`, and the record's own bytes: as `record` where they are JSON, else as `record_text`, else
+as `record_base64`. The file is a capture format of its own: after a fix it is imported as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import orjson
+
+from tapes_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tapes_cli.model.records import Rejected
+
+
+def reject_record(rejected: Rejected) -> dict[str, Any]:
+    """Return the place and reason of a reject as the machine output has them."""
+    location = rejected.location
+    record: dict[str, Any] = {
+        "type": "reject",
+        "source": location.source,
+        "line": location.line,
+        "byte_offset": location.byte_offset,
+        "code": rejected.reason.value,
+        "message": rejected.message,
+        "pointer": rejected.pointer,
+    }
+    if location.index is not None:
+        record["index"] = location.index
+    return record
+
+
+class RejectsFile:
+    """Appends rejects to a file, which is made when the first one comes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    @property
+    def written(self) -> bool:
+        """Whether there was anything to write."""
+        return self._file is not None
+
+    def write(self, rejected: Rejected) -> None:
+        """Append one reject.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        try:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("ab")
+            self._file.write(_line(rejected))
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def flush(self) -> None:
+        """Bring what was written to the disk.
+
+        Raises:
+            UsageError: the disk does not take it.
+        """
+        if self._file is None:
+            return
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self._file is not None:
+            self.flush()
+            self._file.close()
+
+    def _unwritable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"The rejects file {self.path} cannot be written: {error.strerror}.",
+            hint="Name a writable file with --rejects; run the import again to go on.",
+        )
+
+
+def _line(rejected: Rejected) -> bytes:
+    head = json.dumps(reject_record(rejected), separators=(",", ":")).encode()
+    return head[:-1] + b"," + _record_bytes(rejected.raw) + b"}\n"
+
+
+def _record_bytes(raw: bytes) -> bytes:
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        pass
+    else:
+        return b'"record":' + raw.replace(b"\n", b" ")
+    try:
+        return b'"record_text":' + json.dumps(raw.decode()).encode()
+    except UnicodeDecodeError:
+        return b'"record_base64":"' + base64.b64encode(raw) + b'"'

@@ -1,0 +1,161 @@
+"""The accounts of a run: what was read, and what became of each record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from tapes_cli.model.records import Rejected, Skipped
+
+if TYPE_CHECKING:
+    from tapes_cli.model.records import Record
+    from tapes_cli.store.base import ChainedTurn
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    OK = "ok"
+    REJECTS = "rejects"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+EXIT_OK = 0
+EXIT_REJECTS = 3
+EXIT_STOPPED = 4
+
+
+@dataclass(slots=True)
+class Accounts:
+    """Records by what became of them. They always add up to what was read."""
+
+    stored: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    skipped: int = 0
+    incomplete: int = 0
+
+    @property
+    def read(self) -> int:
+        """How many records were read and settled."""
+        return self.stored + self.duplicate + self.rejected + self.skipped + self.incomplete
+
+    def count(self, record: Record) -> None:
+        """Count a record that is no turn, or a turn that was rejected."""
+        if isinstance(record, Rejected):
+            self.rejected += 1
+        elif isinstance(record, Skipped):
+            self.skipped += 1
+        else:
+            self.incomplete += 1
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the accounts as the summary's `records`."""
+        return {
+            "read": self.read,
+            "stored": self.stored,
+            "duplicate": self.duplicate,
+            "rejected": self.rejected,
+            "skipped": self.skipped,
+            "incomplete": self.incomplete,
+        }
+
+
+@dataclass(slots=True)
+class SourceReport:
+    """The accounts of one source. `error` says why it could not be read to its end."""
+
+    name: str
+    accounts: Accounts = field(default_factory=Accounts)
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """The accounts of a whole run."""
+
+    command: str
+    status: Status = Status.OK
+    exit_code: int = 0
+    sources: int = 0
+    records: Accounts = field(default_factory=Accounts)
+    new_nodes: int = 0
+    new_sessions: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    sanitised: int = 0
+    synthetic: int = 0
+    undated: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    rejects_file: str = ""
+    failure: str = ""
+    failure_hint: str = ""
+    _touched: set[int] = field(default_factory=set)
+
+    @property
+    def touched_sessions(self) -> int:
+        """How many sessions got a new turn."""
+        return len(self._touched)
+
+    def count_turn(self, turn: ChainedTurn, *, new_nodes: int, sanitised: bool) -> None:
+        """Account for a turn that is new."""
+        self.records.stored += 1
+        self.new_nodes += new_nodes
+        self.sanitised += sanitised
+        self.input_tokens += turn.turn.usage.prompt_tokens or 0
+        self.output_tokens += turn.turn.usage.completion_tokens or 0
+        self._count_kind(turn)
+        if turn.session is not None:
+            # A hash, not the key: there may be millions.
+            self._touched.add(hash(turn.session))
+
+    def count_duplicate(self, turn: ChainedTurn) -> None:
+        """Account for a turn that was there before."""
+        self.records.duplicate += 1
+        self._count_kind(turn)
+
+    def _count_kind(self, turn: ChainedTurn) -> None:
+        self.undated += not turn.turn.captured.dated
+        self.synthetic += turn.session is not None and turn.envelope.synthetic
+
+    def count_other(self, record: Record) -> None:
+        """Account for a record that is no turn, or a turn that was rejected."""
+        self.records.count(record)
+        if isinstance(record, Rejected | Skipped):
+            self.reasons[record.reason.value] += 1
+
+    def close(self, seconds: float) -> None:
+        """Settle how the run ended, unless that is known already."""
+        self.seconds = seconds
+        if self.status is Status.OK and self.records.rejected:
+            self.status, self.exit_code = Status.REJECTS, EXIT_REJECTS
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary record of the machine output. Fields may be added, not renamed.
+
+        `cost_usd` is null: nothing is priced, and unknown is not zero.
+        """
+        return {
+            "type": "summary",
+            "command": self.command,
+            "status": self.status.value,
+            "exit_code": self.exit_code,
+            "sources": {"read": self.sources, "unchanged": 0},
+            "records": self.records.as_dict(),
+            "nodes": {"new": self.new_nodes},
+            "sessions": {"new": self.new_sessions, "touched": self.touched_sessions},
+            "tokens": {"input": self.input_tokens, "output": self.output_tokens},
+            "cost_usd": None,
+            "sanitised": self.sanitised,
+            "synthetic": self.synthetic,
+            "undated": self.undated,
+            "reasons": dict(sorted(self.reasons.items())),
+            "seconds": round(self.seconds, 3),
+            "turns_per_second": round(self.records.stored / self.seconds, 1) if self.seconds else 0,
+        }

@@ -1,0 +1,221 @@
+"""One import: sources through the line into a store, with accounts that always add up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from tapes_cli.capture.reader import Reader
+from tapes_cli.errors import DatabaseUnavailableError
+from tapes_cli.importer.prepare import Preparer
+from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
+from tapes_cli.model.reasons import Reason
+from tapes_cli.model.records import Accepted, Rejected, RejectError
+from tapes_cli.store.base import OutcomeKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tapes_cli.capture.reader import Options
+    from tapes_cli.capture.sources import Source, SourceProblem
+    from tapes_cli.importer.rejects import RejectsFile
+    from tapes_cli.importer.stop import StopRequest
+    from tapes_cli.model.records import Location, Record
+    from tapes_cli.store.base import ChainedTurn, Outcome, SessionIngester
+
+_BATCH_TURNS = 512
+_BATCH_BYTES = 4 << 20
+
+
+class Observer(Protocol):
+    """Hears what becomes of every record, when it is certain."""
+
+    def other(self, record: Record) -> None:
+        """Hear of a record that is no turn, or a turn that was rejected."""
+        ...
+
+    def settled(self, turn: ChainedTurn, location: Location, outcome: Outcome) -> None:
+        """Hear of a turn that is durably stored or was there before."""
+        ...
+
+    def source_done(self, source: SourceReport) -> None:
+        """Hear of a source of which every record is settled."""
+        ...
+
+    def progress(self, report: Report, source: str) -> None:
+        """Hear from time to time that the run goes on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to import.
+
+    `max_rejects` is how many rejected records a run bears before it stops; None bears them all.
+    """
+
+    reading: Options
+    max_rejects: int | None = None
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A turn that was read and is not settled yet."""
+
+    record: Accepted
+    turn: ChainedTurn
+    source: SourceReport
+
+
+class _TooManyRejectsError(Exception):
+    """More records were rejected than the run bears."""
+
+
+class _StopRequestedError(Exception):
+    """Somebody wants the run to end after what is in flight."""
+
+
+@dataclass(slots=True)
+class ImportRun:
+    """One run. Call `run` once."""
+
+    store: SessionIngester
+    preparer: Preparer
+    options: ImportOptions
+    observer: Observer
+    stop: StopRequest
+    rejects: RejectsFile | None = None
+    report: Report = field(default_factory=lambda: Report("import"))
+    _batch: list[_Pending] = field(default_factory=list)
+    _batch_bytes: int = 0
+    _finished: list[SourceReport] = field(default_factory=list)
+
+    def run(self, sources: Iterable[Source | SourceProblem]) -> Report:
+        """Import everything; return the accounts, however the run ended.
+
+        Nothing is reported as stored that is not durable.
+
+        Raises:
+            UsageError: the rejects file cannot be written.
+        """
+        started = time.monotonic()
+        try:
+            self._read_all(sources)
+            self._settle()
+        except _StopRequestedError:
+            self._end_early(Status.INTERRUPTED, self.stop.exit_status)
+        except _TooManyRejectsError:
+            self._end_early(Status.STOPPED, EXIT_STOPPED)
+        except DatabaseUnavailableError as error:
+            self._fail(error)
+        if self.rejects is not None:
+            self.rejects.close()
+        self.report.close(time.monotonic() - started)
+        return self.report
+
+    def _read_all(self, sources: Iterable[Source | SourceProblem]) -> None:
+        reader = Reader(self.options.reading)
+        for source in sources:
+            account = SourceReport(source.name)
+            self.report.sources += 1
+            started = time.monotonic()
+            for record in reader.read(source):
+                self._take(record, account)
+            account.seconds = time.monotonic() - started
+            self._finished.append(account)
+            self._announce_if_idle()
+
+    def _take(self, record: Record, source: SourceReport) -> None:
+        if isinstance(record, Accepted):
+            self._accept(record, source)
+        elif isinstance(record, Rejected):
+            self._reject(record, source)
+        else:
+            source.accounts.count(record)
+            self.report.count_other(record)
+            self.observer.other(record)
+        self._check_rejects()
+        if self.stop.requested:
+            raise _StopRequestedError
+
+    def _accept(self, record: Accepted, source: SourceReport) -> None:
+        try:
+            turn = self.preparer.prepare(record.turn)
+        except RejectError as error:
+            self._reject(rejected_record(record, error), source)
+            return
+        self._batch.append(_Pending(record, turn, source))
+        self._batch_bytes += len(record.raw)
+        if len(self._batch) >= _BATCH_TURNS or self._batch_bytes >= _BATCH_BYTES:
+            self._settle()
+            self.observer.progress(self.report, source.name)
+
+    def _reject(self, rejected: Rejected, source: SourceReport) -> None:
+        if self.rejects is not None:
+            self.rejects.write(rejected)
+        source.accounts.count(rejected)
+        self.report.count_other(rejected)
+        self.observer.other(rejected)
+
+    def _check_rejects(self) -> None:
+        bearable = self.options.max_rejects
+        if bearable is not None and self.report.records.rejected > bearable:
+            raise _TooManyRejectsError
+
+    def _settle(self) -> None:
+        """Store what is in flight, then account for it."""
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        if batch:
+            outcomes = self.store.ingest([pending.turn for pending in batch])
+            if self.rejects is not None:
+                self.rejects.flush()
+            refused: list[tuple[_Pending, Outcome]] = []
+            for pending, outcome in zip(batch, outcomes, strict=True):
+                if outcome.kind is OutcomeKind.REFUSED:
+                    refused.append((pending, outcome))
+                else:
+                    self._account(pending, outcome)
+            for pending, outcome in refused:
+                error = RejectError(Reason.VALUE_REFUSED, outcome.message)
+                self._reject(rejected_record(pending.record, error), pending.source)
+        self._announce_if_idle()
+        self._check_rejects()
+
+    def _account(self, pending: _Pending, outcome: Outcome) -> None:
+        accounts, report = pending.source.accounts, self.report
+        if outcome.kind is OutcomeKind.STORED:
+            accounts.stored += 1
+            report.count_turn(
+                pending.turn, new_nodes=outcome.new_nodes, sanitised=outcome.sanitised
+            )
+            report.new_sessions += outcome.new_session
+        else:
+            accounts.duplicate += 1
+            report.count_duplicate(pending.turn)
+        self.observer.settled(pending.turn, pending.record.location, outcome)
+
+    def _announce_if_idle(self) -> None:
+        if not self._batch:
+            finished, self._finished = self._finished, []
+            for account in finished:
+                self.observer.source_done(account)
+
+    def _end_early(self, status: Status, exit_code: int) -> None:
+        self.report.status, self.report.exit_code = status, exit_code
+        try:
+            self._settle()
+        except _TooManyRejectsError:
+            pass
+        except DatabaseUnavailableError as error:
+            self._fail(error)
+
+    def _fail(self, error: DatabaseUnavailableError) -> None:
+        self.report.status, self.report.exit_code = Status.FAILED, error.exit_status
+        self.report.failure = str(error)
+        self.report.failure_hint = error.hint
+
+
+def rejected_record(record: Accepted, error: RejectError) -> Rejected:
+    """Return the reject that an accepted record becomes when a later step refuses it."""
+    return Rejected(record.location, error.reason, error.message, error.pointer, record.raw)

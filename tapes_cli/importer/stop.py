@@ -1,0 +1,55 @@
+"""Signals: the first asks the run to finish what is in flight, the second ends it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StopRequest:
+    """Whether somebody asked the run to end, and the exit status that tells so."""
+
+    def __init__(self) -> None:
+        self._signal = 0
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run should end after what is in flight."""
+        return self._signal != 0
+
+    @property
+    def exit_status(self) -> int:
+        """The conventional status of a process that a signal ended: 128 and its number."""
+        return 128 + self._signal
+
+    def request(self, signal_number: int) -> None:
+        """Ask the run to end."""
+        self._signal = signal_number
+
+
+@contextmanager
+def stop_on_signals(announce: Callable[[str], None]) -> Iterator[StopRequest]:
+    """Give a request that SIGINT, SIGTERM and SIGHUP set; put the old handlers back afterwards."""
+    stop = StopRequest()
+
+    def handle(signal_number: int, _frame: FrameType | None) -> None:
+        if stop.requested:
+            # Whatever is not committed is undone by the server when the connection drops.
+            os._exit(128 + signal_number)
+        stop.request(signal_number)
+        announce("Stopping after the turns in flight; once more to leave at once.")
+
+    previous = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

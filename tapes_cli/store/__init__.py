@@ -1,0 +1,1 @@
+"""From turns to rows: the seam, the in-memory store, PostgreSQL, and the embedded server."""

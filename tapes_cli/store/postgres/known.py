@@ -1,0 +1,114 @@
+"""What is believed to be in the database: looked up in bulk, moved on as turns are sent.
+
+Beliefs only save work. The statements stay right when another import has changed the database
+since: they join with what they find, and a refuted belief makes them fail, not lie.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    import psycopg
+
+    from tapes_cli.model.envelope import SessionKey
+    from tapes_cli.store.base import ChainedTurn
+
+_SESSIONS = """
+SELECT harness_id, harness_session_id, id, placeholder, auth_subject_own
+FROM sessions
+WHERE org_id = %s
+  AND (harness_id, harness_session_id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+"""
+
+_NODES = """
+SELECT hash, created_at, claim, landings = 1, turn_claim
+FROM nodes
+WHERE org_id = %s AND hash = ANY (%s)
+"""
+
+_MOST_FACTS = 50_000
+
+
+class NodeFact(NamedTuple):
+    """A stored node: the capture that owns it, and whether its own turn has landed."""
+
+    created_at: datetime
+    claim: int
+    landed: bool
+    turn_claim: int | None
+
+
+class SessionFact(NamedTuple):
+    """A stored session. A borrower takes times or a subject from its children."""
+
+    id: UUID
+    placeholder: bool
+    borrower: bool
+
+
+class Known:
+    """What is believed of sessions and nodes, by org. Bounded in size."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[UUID, dict[str, NodeFact]] = defaultdict(dict)
+        self.sessions: dict[SessionKey, SessionFact] = {}
+
+    def forget(self) -> None:
+        """Believe nothing any more."""
+        self.nodes.clear()
+        self.sessions.clear()
+
+    def look_up(self, conn: psycopg.Connection[Any], turns: Sequence[ChainedTurn]) -> None:
+        """Learn what the database holds of these turns: sessions, heads, then histories."""
+        if sum(map(len, self.nodes.values())) + len(self.sessions) > _MOST_FACTS:
+            self.forget()
+        self._look_up_sessions(conn, turns)
+        self._look_up_nodes(conn, ((turn.org_id, turn.chain.nodes[-1].hash) for turn in turns))
+        self._look_up_nodes(
+            conn,
+            (
+                (turn.org_id, node.hash)
+                for turn in turns
+                if not self._has_landed(turn)
+                for node in turn.chain.nodes
+            ),
+        )
+
+    def _has_landed(self, turn: ChainedTurn) -> bool:
+        head = self.nodes[turn.org_id].get(turn.chain.nodes[-1].hash)
+        return head is not None and head.landed
+
+    def _look_up_sessions(
+        self, conn: psycopg.Connection[Any], turns: Sequence[ChainedTurn]
+    ) -> None:
+        wanted: dict[UUID, set[SessionKey]] = defaultdict(set)
+        for turn in turns:
+            for key in (turn.session, turn.parent):
+                if key is not None and key not in self.sessions:
+                    wanted[key.org_id].add(key)
+        for org_id, keys in wanted.items():
+            by_name = {(key.harness_id, key.harness_session_id): key for key in keys}
+            names = list(by_name)
+            rows = conn.execute(_SESSIONS, (org_id, [n[0] for n in names], [n[1] for n in names]))
+            for harness_id, session_id, row_id, placeholder, subject_own in rows:
+                self.sessions[by_name[harness_id, session_id]] = SessionFact(
+                    row_id, placeholder, placeholder or not subject_own
+                )
+
+    def _look_up_nodes(
+        self, conn: psycopg.Connection[Any], hashes: Iterable[tuple[UUID, str]]
+    ) -> None:
+        wanted: dict[UUID, set[str]] = defaultdict(set)
+        for org_id, node_hash in hashes:
+            if node_hash not in self.nodes[org_id]:
+                wanted[org_id].add(node_hash)
+        for org_id, missing in wanted.items():
+            facts = self.nodes[org_id]
+            for row in conn.execute(_NODES, (org_id, list(missing))):
+                facts[row[0]] = NodeFact(*row[1:])

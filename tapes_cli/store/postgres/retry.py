@@ -1,0 +1,93 @@
+"""Whose fault a failure is: the database's, the record's, or that of what we believed.
+
+Branches on SQLSTATE alone, which is all that a distributed PostgreSQL passes on.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
+
+import psycopg
+
+from tapes_cli.errors import DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_TRANSIENT = frozenset(
+    {"40001", "40P01", "53300", "55P03", "57014", "57P01", "57P02", "57P03", "XX000"}
+)
+_BELIEF = frozenset({"23503", "23505", "23514"})
+_RECORD_CLASSES = frozenset({"22", "23", "54"})
+
+
+class Fault(Enum):
+    """What to do about a failed statement."""
+
+    CONNECTION = "the connection is gone: connect again and repeat"
+    TRANSIENT = "the database was busy: repeat on the same connection"
+    BELIEF = "what was believed of the database no longer holds: look again and repeat"
+    RECORD = "the database will never take this turn: reject it"
+    OTHER = "nobody foresaw this: give up"
+
+
+def fault(error: psycopg.Error) -> Fault:
+    """Classify a failure by its SQLSTATE; a failure without one is a lost connection."""
+    state = error.sqlstate
+    if state is None:
+        lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return Fault.CONNECTION if lost else Fault.RECORD
+    if state.startswith("08") or state in {"57P01", "57P02", "57P03"}:
+        return Fault.CONNECTION
+    if state in _TRANSIENT:
+        return Fault.TRANSIENT
+    if state in _BELIEF:
+        return Fault.BELIEF
+    return Fault.RECORD if state[:2] in _RECORD_CLASSES else Fault.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to go on trying: doubling pauses up to `longest`, `limit` seconds in all."""
+
+    limit: float = 30.0
+    first: float = 0.05
+    longest: float = 2.0
+
+
+def repeat(attempt: Callable[[], T], recover: Callable[[], None], backoff: Backoff) -> T:
+    """Call `attempt` until it succeeds, after failures that are the database's.
+
+    `recover` is called before each further attempt and may fail for the same reasons.
+
+    Raises:
+        DatabaseUnavailableError: the database did not come back within the limit.
+        psycopg.Error: a failure that repeating cannot mend.
+    """
+    deadline = time.monotonic() + backoff.limit
+    pause = backoff.first
+    failed = False
+    while True:
+        try:
+            if failed:
+                recover()
+            return attempt()
+        except (psycopg.Error, DatabaseUnavailableError) as error:
+            if isinstance(error, psycopg.Error) and fault(error) not in {
+                Fault.CONNECTION,
+                Fault.TRANSIENT,
+            }:
+                raise
+            if time.monotonic() + pause > deadline:
+                raise DatabaseUnavailableError(
+                    f"The database was lost and did not come back within {backoff.limit:g} s.",
+                    hint="What was reported as stored is stored; run the import again to go on.",
+                ) from error
+        failed = True
+        time.sleep(pause)
+        pause = min(pause * 2, backoff.longest)
