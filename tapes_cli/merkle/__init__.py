@@ -1,0 +1,1 @@
+"""The content address of a node: projection, canonical JSON, chain. Knows no capture, no store."""
