@@ -147,7 +147,7 @@ def bring_up_to_date(
         if applied and not chosen.embedded:
             say(f"Applied {len(applied)} migrations.", quiet=quiet)
         return
-    migrations.check_current(dsn)
+    migrations.check_current(dsn, origin=chosen.origin)
 
 
 def _rejects_file(

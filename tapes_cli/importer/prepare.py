@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tapes_cli.merkle.chain import ChainBuilder
@@ -24,9 +24,7 @@ class Preparer:
 
     sessionless: Sessionless = Sessionless.SYNTHETIC
     default_org: UUID | None = None
-
-    def __post_init__(self) -> None:
-        self._chains = ChainBuilder()
+    _chains: ChainBuilder = field(default_factory=ChainBuilder)
 
     def prepare(self, turn: Turn) -> ChainedTurn:
         """Return the turn with its chain, session and parent.
