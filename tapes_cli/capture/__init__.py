@@ -1,0 +1,1 @@
+"""From bytes to turns: sources, formats and providers. Knows no database."""

@@ -1,0 +1,187 @@
+"""One line's bytes to a JSON value: fast where possible, exact where needed."""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from typing import TYPE_CHECKING, NoReturn
+
+import orjson
+
+from tapes_cli.model.reasons import Reason
+from tapes_cli.model.records import RejectError
+
+if TYPE_CHECKING:
+    from tapes_cli.model.json import JSON
+
+MAX_NESTING = 900
+"""Levels of objects and lists in a record. Python's parsers recurse, and stop at about 1,000."""
+
+INEXACT_FROM = 2.0**63
+"""From here on, the fast parser may have rounded an integer to a double."""
+
+_WRITTEN_NESTING = 254
+"""As many levels as orjson writes."""
+
+_MAX_INTEGER_DIGITS = 310
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+class InexactNumberError(Exception):
+    """A value holds a number that the fast parser may have rounded.
+
+    Raised by whoever keeps such a number; the reader then decodes the line with `decode_exact`.
+    There no such number is a float, so the second pass cannot raise again.
+    """
+
+
+def decode(data: bytes) -> JSON:
+    """Return the value of a line.
+
+    Integers that need more than 64 bits come as the nearest double: see `InexactNumberError`.
+    Lone surrogates stay in strings as they are.
+
+    Raises:
+        RejectError: the line is no JSON (a byte order mark is none either), not UTF-8, too
+            deeply nested, or holds a number that no double can hold.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        # Also what orjson alone refuses: lone surrogates.
+        return decode_exact(data)
+
+
+def decode_exact(data: bytes) -> JSON:
+    """Return the value of a line with every integer exact. Slower than `decode`.
+
+    Numbers of 2**63 and above are all integers: a double of that size has no fraction, and the
+    integer's nearest double is that same double, so content addresses do not change.
+
+    Raises:
+        RejectError: as `decode`.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RejectError(
+            Reason.NOT_UTF8, f"the line is not valid UTF-8 at byte {error.start + 1}"
+        ) from None
+    if _nesting_of_bytes(data) > MAX_NESTING:
+        raise too_deep()
+    try:
+        return json.loads(
+            text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_constant
+        )
+    except json.JSONDecodeError as error:
+        raise RejectError(
+            Reason.NOT_JSON, f"the line is not valid JSON at column {error.colno}: {error.msg}"
+        ) from None
+    except RecursionError:
+        raise too_deep() from None
+
+
+def require_exact(value: JSON) -> None:
+    """Raise if the value holds a number that may have been rounded.
+
+    Raises:
+        InexactNumberError: the line has to be decoded exactly.
+    """
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, float):
+            if abs(item) >= INEXACT_FROM:
+                raise InexactNumberError
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+
+
+def check_nesting(value: JSON, levels_above: int, pointer: str) -> bool:
+    """Check a part of a record that `decode` let through: it allows a few levels more.
+
+    Args:
+        value: the part.
+        levels_above: objects and lists of the record that the part lies in.
+        pointer: where the part stands.
+
+    Returns:
+        Whether the part is so shallow that it may be compared with `==`, which recurses.
+
+    Raises:
+        RejectError: the record is nested more deeply than `MAX_NESTING`.
+    """
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        # Nested deeply, or with integers beyond 64 bits or lone surrogates.
+        depth = _nesting(value)
+        if depth + levels_above > MAX_NESTING:
+            raise too_deep(pointer) from None
+        return depth <= _WRITTEN_NESTING
+    return True
+
+
+def _nesting(value: JSON) -> int:
+    depth = 0
+    level = [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [
+            inner for item in level for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return depth
+
+
+def too_deep(pointer: str = "") -> RejectError:
+    """Return the reject of a record that is nested more deeply than `MAX_NESTING`."""
+    return RejectError(
+        Reason.NESTING_TOO_DEEP, f"the record is nested more than {MAX_NESTING} levels", pointer
+    )
+
+
+def _nesting_of_bytes(data: bytes) -> int:
+    """Return how deeply the line is nested; meaningful for valid JSON, safe for any."""
+    unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    outside = b"".join(unescaped.split(b'"')[::2])
+    brackets = outside.translate(None, delete=_NOT_BRACKETS)
+    if len(brackets) <= MAX_NESTING:
+        return 0
+    depth = deepest = 0
+    for bracket in brackets:
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _overflow() -> RejectError:
+    return RejectError(Reason.NUMBER_OVERFLOW, "the line holds a number that no double can hold")
+
+
+def _parse_int(text: str) -> int:
+    if len(text) > _MAX_INTEGER_DIGITS:
+        raise _overflow()
+    value = int(text)
+    try:
+        float(value)
+    except OverflowError:
+        raise _overflow() from None
+    return value
+
+
+def _parse_float(text: str) -> int | float:
+    value = float(text)
+    if math.isinf(value):
+        raise _overflow()
+    if abs(value) < INEXACT_FROM:
+        return value
+    exact = Decimal(text)
+    whole = exact.to_integral_value()
+    return int(whole) if whole == exact else int(value)
+
+
+def _parse_constant(name: str) -> NoReturn:
+    raise RejectError(Reason.NUMBER_OVERFLOW, f"the line holds {name}, which JSON has not")

@@ -1,0 +1,158 @@
+"""Turn records: one provider request and its reduced response, the form that ingest accepts.
+
+Fields and rules are the ingest specification's, section 1. Other formats give their turns this
+form, so that what follows is written once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tapes_cli.capture.decode import check_nesting
+from tapes_cli.capture.envelope import EnvelopeParser
+from tapes_cli.capture.formats.base import Format, Item
+from tapes_cli.capture.history import Histories
+from tapes_cli.capture.providers import PROVIDERS
+from tapes_cli.capture.providers.response import parse_response
+from tapes_cli.capture.times import Fallback, capture_time
+from tapes_cli.model.reasons import Reason
+from tapes_cli.model.records import RejectError
+from tapes_cli.model.turn import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapes_cli.model.json import JSON, JSONObject
+
+
+def _is_turn(record: JSONObject) -> bool:
+    return "provider" in record and "request" in record
+
+
+def _resembles_turn(record: JSONObject) -> bool:
+    return len(record.keys() & {"provider", "request", "response"}) > 1
+
+
+def _items(record: JSONObject) -> Iterator[Item]:
+    yield Item(record)
+
+
+FORMAT = Format("turn record", _is_turn, _items)
+
+MALFORMED = Format("turn record with a field missing", _resembles_turn, _items)
+"""To be asked after the formats that have these fields, too."""
+
+
+@dataclass(slots=True)
+class TurnParser:
+    """Parses turn records. Remembers histories and envelopes; not safe for threads.
+
+    Attributes:
+        project: the tag of every turn.
+        envelopes: validates the sessions.
+        histories: recognises what a session re-sends.
+    """
+
+    project: str = ""
+    envelopes: EnvelopeParser = field(default_factory=EnvelopeParser)
+    histories: Histories = field(default_factory=Histories)
+
+    def parse(self, record: JSON, cost: int, fallback: Fallback) -> Turn:
+        """Return the turn of a record.
+
+        Args:
+            record: what the capture holds; anything but an object is rejected.
+            cost: bytes of the record, for the memory of histories.
+            fallback: the time of records that have none.
+
+        Raises:
+            RejectError: the record is no valid turn. The first fault in the order provider,
+                agent name, request, response, session, meta.
+            InexactNumberError: the line has to be decoded exactly.
+        """
+        if not isinstance(record, dict):
+            raise RejectError(Reason.NOT_OBJECT, "the record is not an object")
+        provider = PROVIDERS.get(_provider_name(record))
+        if provider is None:
+            raise _unsupported_provider()
+        agent_name = _agent_name(record)
+        request = record.get("request")
+        if not isinstance(request, dict):
+            raise RejectError(
+                Reason.REQUEST_INVALID, f"request {_fault(record, 'request')}", "/request"
+            )
+        history = self.histories.messages(
+            (provider.name, _session_hint(record.get("session"))),
+            provider.request_messages(request),
+            cost,
+            provider.parse_message,
+        )
+        request_model = provider.model(request)
+        if not isinstance(record.get("response"), dict):
+            raise RejectError(
+                Reason.RESPONSE_INVALID, f"response {_fault(record, 'response')}", "/response"
+            )
+        check_nesting(record["response"], 1, "/response")
+        response = parse_response(record["response"])
+        envelope = self.envelopes.parse(record.get("session"))
+        captured = capture_time(
+            _meta(record), response.created_at, record.get("received_at"), fallback
+        )
+        return Turn(
+            provider=provider.name,
+            history=history,
+            response=response.message,
+            captured=captured,
+            request_model=request_model,
+            response_model=response.model,
+            stop_reason=response.stop_reason,
+            usage=response.usage,
+            agent_name=agent_name,
+            project=self.project,
+            envelope=envelope,
+        )
+
+
+def _provider_name(record: JSONObject) -> str:
+    name = record.get("provider")
+    return name if isinstance(name, str) else ""
+
+
+def _unsupported_provider() -> RejectError:
+    supported = ", ".join(sorted(PROVIDERS))
+    return RejectError(
+        Reason.PROVIDER_UNSUPPORTED, f"provider is none of the supported {supported}", "/provider"
+    )
+
+
+def _agent_name(record: JSONObject) -> str:
+    name = record.get("agent_name")
+    if name is None:
+        return ""
+    if not isinstance(name, str):
+        raise RejectError(Reason.RECORD_INVALID, "agent_name is not a string", "/agent_name")
+    return name
+
+
+def _meta(record: JSONObject) -> JSONObject:
+    meta = record.get("meta")
+    if meta is None:
+        return {}
+    if not isinstance(meta, dict):
+        raise RejectError(Reason.RECORD_INVALID, "meta is not an object", "/meta")
+    return meta
+
+
+def _fault(record: JSONObject, name: str) -> str:
+    return "is missing" if record.get(name) is None else "is not an object"
+
+
+def _session_hint(session: JSON) -> str:
+    """Return what tells sessions apart before they are validated; empty where there is none."""
+    if not isinstance(session, dict):
+        return ""
+    key = [session.get(name) for name in ("org_id", "harness_id", "harness_session_id")]
+    if not all(part is None or isinstance(part, str) for part in key):
+        return ""
+    return repr(key)
