@@ -20,7 +20,7 @@ EXACT_INTEGER = 2**53
 
 _MAX_PLAIN_EXPONENT = 21
 _MIN_PLAIN_EXPONENT = -6
-_LAST_SAFE_KEY = "\ud7ff"
+_LAST_OF_THE_BASIC_PLANE = "\uffff"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -60,7 +60,7 @@ def is_plain(value: JSON) -> bool:
             continue
         if kind is dict:
             for key in item:
-                if not key.isascii() and max(key) > _LAST_SAFE_KEY:
+                if not key.isascii() and max(key) > _LAST_OF_THE_BASIC_PLANE:
                     return False
             stack.extend(item.values())
         elif kind is list:
