@@ -35,9 +35,11 @@ class CheckReporter:
         self._results.close(report.as_dict())
         if self._text and not self._quiet:
             records = report.records
+            turns, nodes = count(records.stored, "sound turn"), report.new_nodes
+            sessions = count(report.touched_sessions, "session")
             write_line(
-                f"{count(records.stored, 'sound turn')} with {count(report.new_nodes, 'distinct node')} "
-                f"in {count(report.touched_sessions, 'session')}; {records.rejected:,} would be rejected."
+                f"{turns} with {count(nodes, 'distinct node')} in {sessions}; "
+                f"{records.rejected:,} would be rejected."
             )
             for line in detail_lines(report):
                 write_line(line)

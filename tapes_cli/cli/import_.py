@@ -44,9 +44,7 @@ RejectsOption = Annotated[
         show_default=False,
     ),
 ]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Stop at the first rejected record.")
-]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first rejected record.")]
 MaxErrorsOption = Annotated[
     int | None,
     typer.Option(
@@ -80,7 +78,7 @@ def import_(
     no_color: NoColorOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Read captures and store their turns, each in one transaction, exactly once.
+    r"""Read captures and store their turns, each in one transaction, exactly once.
 
     Importing the same capture again changes nothing. Every record that is not stored is named
     with its place and the reason.
@@ -132,9 +130,7 @@ def import_(
     raise typer.Exit(report.exit_code)
 
 
-def bring_up_to_date(
-    dsn: str, chosen: settings.Connection, *, migrate: bool, quiet: bool
-) -> None:
+def bring_up_to_date(dsn: str, chosen: settings.Connection, *, migrate: bool, quiet: bool) -> None:
     """Migrate the embedded database, or a named one on request; else check that it is current.
 
     Raises:

@@ -34,11 +34,14 @@ def main(
     show_version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Print the version and leave.", callback=lambda value: _print_version(wanted=value), is_eager=True
+            "--version",
+            help="Print the version and leave.",
+            callback=lambda value: _print_version(wanted=value),
+            is_eager=True,
         ),
     ] = False,
 ) -> None:
-    """Import archived captures of LLM and agent conversations into PostgreSQL, exactly once.
+    r"""Import archived captures of LLM and agent conversations into PostgreSQL, exactly once.
 
     \b
     tapes-cli import ~/captures          store every turn found in a folder

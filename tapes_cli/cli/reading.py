@@ -30,15 +30,21 @@ PathsArgument: TypeAlias = Annotated[
 OrgOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--org", metavar="UUID", help="Org of turns whose envelope names none.",
-        rich_help_panel=READING, show_default=False,
+        "--org",
+        metavar="UUID",
+        help="Org of turns whose envelope names none.",
+        rich_help_panel=READING,
+        show_default=False,
     ),
 ]
 ProjectOption: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--project", metavar="NAME", help="Tag every node with this project.",
-        rich_help_panel=READING, show_default=False,
+        "--project",
+        metavar="NAME",
+        help="Tag every node with this project.",
+        rich_help_panel=READING,
+        show_default=False,
     ),
 ]
 SessionlessOption: TypeAlias = Annotated[
@@ -63,7 +69,9 @@ def org_of(text: str | None) -> UUID | None:
     try:
         return UUID(text)
     except ValueError:
-        raise UsageError("--org is not a UUID.", hint="Write it as 8-4-4-4-12 hex digits.") from None
+        raise UsageError(
+            "--org is not a UUID.", hint="Write it as 8-4-4-4-12 hex digits."
+        ) from None
 
 
 def read_options(org: str | None, project: str) -> "Options":

@@ -61,7 +61,9 @@ class Reporter:
             return
         a = source.accounts
         parts = [f"{a.stored} stored", f"{a.duplicate} duplicate", f"{a.rejected} rejected"]
-        parts += [f"{n} {name}" for n, name in ((a.skipped, "skipped"), (a.incomplete, "incomplete")) if n]
+        parts += [
+            f"{n} {name}" for n, name in ((a.skipped, "skipped"), (a.incomplete, "incomplete")) if n
+        ]
         self._say(f"{source.name}: {a.read} read = {', '.join(parts)} ({source.seconds:.1f} s)")
 
     def progress(self, report: Report, source: str) -> None:
@@ -108,28 +110,26 @@ _ENDINGS = {
     Status.OK: "",
     Status.REJECTS: "",
     Status.STOPPED: " Stopped: too many records were rejected.",
-    Status.INTERRUPTED: " Interrupted: what is reported as stored is stored; run it again to go on.",
-    Status.FAILED: " Failed: what is reported as stored is stored.",
+    Status.INTERRUPTED: " Interrupted: what is called stored is stored. Run it again to go on.",
+    Status.FAILED: " Failed: what is called stored is stored.",
 }
 
 
 def summary_lines(report: Report) -> list[str]:
     """Return the summary of an import as people read it."""
-    return [
-        f"Stored {count(report.records.stored, 'turn')} as {count(report.new_nodes, 'new node')} in "
-        f"{count(report.touched_sessions, 'session')} ({report.new_sessions:,} new), "
-        f"{report.seconds:.2f} s.{_ENDINGS[report.status]}",
-        *detail_lines(report),
-    ]
+    turns, nodes = count(report.records.stored, "turn"), count(report.new_nodes, "new node")
+    sessions = f"{count(report.touched_sessions, 'session')} ({report.new_sessions:,} new)"
+    ending = _ENDINGS[report.status]
+    first = f"Stored {turns} as {nodes} in {sessions}, {report.seconds:.2f} s.{ending}"
+    return [first, *detail_lines(report)]
 
 
 def detail_lines(report: Report) -> list[str]:
     """Return the accounts, and what is worth knowing of them."""
-    records = report.records
+    accounts = report.records.as_dict()
+    parts = " + ".join(f"{n:,} {name}" for name, n in accounts.items() if name != "read")
     lines = [
-        f"  records   {records.read:,} read = {records.stored:,} stored + "
-        f"{records.duplicate:,} duplicate + {records.rejected:,} rejected + "
-        f"{records.skipped:,} skipped + {records.incomplete:,} incomplete",
+        f"  records   {accounts['read']:,} read = {parts}",
         f"  tokens    {report.input_tokens:,} in, {report.output_tokens:,} out",
     ]
     notes = (

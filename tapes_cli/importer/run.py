@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from tapes_cli.capture.reader import Reader
 from tapes_cli.errors import DatabaseUnavailableError
-from tapes_cli.importer.prepare import Preparer
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Rejected, RejectError
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from tapes_cli.capture.reader import Options
     from tapes_cli.capture.sources import Source, SourceProblem
+    from tapes_cli.importer.prepare import Preparer
     from tapes_cli.importer.rejects import RejectsFile
     from tapes_cli.importer.stop import StopRequest
     from tapes_cli.model.records import Location, Record

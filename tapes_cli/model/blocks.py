@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from tapes_cli.model.json import JSON, JSONObject
+if TYPE_CHECKING:
+    from tapes_cli.model.json import JSON, JSONObject
 
 
 class ContentBlock(TypedDict, total=False):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from tapes_cli.model.json import JSONObject
+if TYPE_CHECKING:
+    from tapes_cli.model.json import JSONObject
 
 NIL_ORG = UUID(int=0)
 """The org of captures that name none."""

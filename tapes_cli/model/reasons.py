@@ -112,7 +112,8 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "Set `response.message.content` to a list of one block or more.",
     ),
     Reason.BLOCK_TYPE_MISSING: Explanation(
-        "A content block of the response has no type.", "Set the block's `type`, for example `text`."
+        "A content block of the response has no type.",
+        "Set the block's `type`, for example `text`.",
     ),
     Reason.BLOCK_INVALID: Explanation(
         "A field of a content block has the wrong type.", "Correct the field named by the pointer."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tapes_cli.model.reasons import Reason
-from tapes_cli.model.turn import Turn
+if TYPE_CHECKING:
+    from tapes_cli.model.reasons import Reason
+    from tapes_cli.model.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from tapes_cli.model.blocks import Message
-from tapes_cli.model.envelope import Envelope
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tapes_cli.model.blocks import Message
+    from tapes_cli.model.envelope import Envelope
 
 
 @dataclass(frozen=True, slots=True)

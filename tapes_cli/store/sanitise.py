@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import orjson
 
 from tapes_cli.model.envelope import SessionKey
-from tapes_cli.model.json import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tapes_cli.merkle.chain import Node
+    from tapes_cli.model.json import JSON
     from tapes_cli.store.base import ChainedTurn
 
 _REFUSED = re.compile("[\x00\ud800-\udfff]")

@@ -158,6 +158,7 @@ def nodes_statement(rows: int) -> str:
         f"{c} = CASE WHEN EXCLUDED.landings = 1 THEN EXCLUDED.{c} ELSE n.{c} END"
         for c in _LANDED[1:]
     )
+    # Column names and placeholders are the constants above; values are always parameters.
     return f"""
 INSERT INTO nodes AS n ({", ".join(columns)})
 VALUES {", ".join([row] * rows)}
@@ -165,7 +166,7 @@ ON CONFLICT (org_id, hash) DO UPDATE SET
     landings = n.landings + EXCLUDED.landings,
     {", ".join((*owned, *landed))}
 WHERE {_EARLIER} OR EXCLUDED.landings = 1
-"""
+"""  # noqa: S608
 
 
 @dataclass(slots=True)
@@ -211,7 +212,7 @@ class _Planner:
         return self._transaction
 
     def _session(self, *, counts: bool) -> tuple[UUID | None, bool]:
-        """Steps 3, 4 and 6: parent, session, counters. Return the session's id, and if it is new."""
+        """Take steps 3, 4 and 6: parent, session, counters. Return the id, and if it is new."""
         turn = self._turn
         if turn.session is None:
             return None, False
@@ -219,7 +220,9 @@ class _Planner:
         fact = self._known.sessions.get(turn.session)
         session_id = fact.id if fact else uuid7()
         borrows = not turn.envelope.auth_subject and (fact is None or fact.borrower)
-        self._known.sessions[turn.session] = SessionFact(session_id, False, borrows)
+        self._known.sessions[turn.session] = SessionFact(
+            session_id, placeholder=False, borrower=borrows
+        )
         usage = turn.turn.usage
         counters = (1, usage.prompt_tokens or 0, usage.completion_tokens or 0)
         row = session_row(turn, (session_id, parent_id), self._note)
@@ -227,14 +230,16 @@ class _Planner:
         return session_id, fact is None or fact.placeholder
 
     def _parent(self, parent: SessionKey) -> UUID:
-        fact = self._known.sessions.get(parent) or SessionFact(uuid7(), True, True)
+        fact = self._known.sessions.get(parent) or SessionFact(
+            uuid7(), placeholder=True, borrower=True
+        )
         if fact.borrower:
             self._add(PLACEHOLDER, placeholder_row(self._turn, fact.id, self._note))
             self._known.sessions[parent] = fact
         return fact.id
 
     def _insert_nodes(self, session_id: UUID | None, digest: int) -> int:
-        """Step 5: the nodes that this turn brings, takes over or lands on. Return how many are new."""
+        """Take step 5: nodes that are new, taken over or landed on. Return how many are new."""
         rows = NodeRows(self._turn, session_id, self._note)
         head = len(self._nodes) - 1
         needed = [rows.row(i) for i in range(head) if self._is_needed(rows, i)]
@@ -262,7 +267,9 @@ class _Planner:
     def _believe(self, row: NodeRow) -> None:
         fact = self._facts.get(row.hash)
         if fact is None:
-            self._facts[row.hash] = NodeFact(row.created_at, row.claim, False, None)
+            self._facts[row.hash] = NodeFact(
+                row.created_at, row.claim, landed=False, turn_claim=None
+            )
         elif (row.created_at, row.claim) < (fact.created_at, fact.claim):
             self._facts[row.hash] = fact._replace(created_at=row.created_at, claim=row.claim)
 

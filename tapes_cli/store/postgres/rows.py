@@ -14,7 +14,6 @@ from tapes_cli.store.sanitise import Clean, clean_text, to_jsonb
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from tapes_cli.merkle.chain import Node
     from tapes_cli.model.turn import Turn
     from tapes_cli.store.base import ChainedTurn
 
@@ -70,7 +69,8 @@ def claim(owner: bytes, model: str, content: str, distance: int) -> int:
     digest.update(model.encode(errors="surrogatepass"))
     digest.update(content.encode())
     low = int.from_bytes(digest.digest()) >> (64 - _DIGEST_BITS)
-    return min(distance, 2**_DISTANCE_BITS - 1) << _DIGEST_BITS | low
+    high: int = min(distance, 2**_DISTANCE_BITS - 1) << _DIGEST_BITS
+    return high | low
 
 
 def turn_claim(turn: ChainedTurn) -> int:
@@ -212,7 +212,9 @@ def session_row(turn: ChainedTurn, ids: tuple[UUID, UUID | None], note: Sanitise
         *field(envelope.cwd),
         *field(envelope.harness_version),
         ids[1],
-        *field(_PARENT_SEPARATOR.join((parent.harness_id, parent.harness_session_id)) if parent else ""),
+        *field(
+            _PARENT_SEPARATOR.join((parent.harness_id, parent.harness_session_id)) if parent else ""
+        ),
         note.jsonb(metadata) if metadata else _EMPTY_METADATA,
         note.jsonb(dict.fromkeys(metadata, micros)) if metadata else _EMPTY_METADATA,
     )

@@ -9,7 +9,7 @@ commit makes all earlier ones durable).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import pq
@@ -141,8 +141,7 @@ class PostgresStore:
             return None
         cursor.execute("BEGIN")
         for statement, values in planned.statements:
-            # Statements are made of constants and placeholders only.
-            cursor.execute(cast(LiteralString, statement), values)
+            cursor.execute(statement, values)
         return self._conn.execute("COMMIT")
 
 
