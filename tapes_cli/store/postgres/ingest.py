@@ -47,7 +47,7 @@ PLACEHOLDER = """
 INSERT INTO sessions AS s (
     org_id, id, harness_id, harness_session_id, started_at, last_seen_at,
     auth_subject, auth_subject_at, auth_subject_own, placeholder
-) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, false, true)
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, false, true)
 ON CONFLICT (org_id, harness_id, harness_session_id) DO UPDATE SET
     started_at = CASE WHEN s.placeholder
         THEN LEAST(s.started_at, EXCLUDED.started_at) ELSE s.started_at END,
@@ -68,7 +68,8 @@ INSERT INTO sessions AS s (
     harness_version, harness_version_at, parent_session_id, parent_key, parent_at,
     harness_metadata, harness_metadata_at, turn_count, total_input_tokens, total_output_tokens
 ) VALUES (
-    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+    $21, $22, $23
 )
 ON CONFLICT (org_id, harness_id, harness_session_id) DO UPDATE SET
     placeholder = false,
@@ -152,7 +153,11 @@ def nodes_statement(rows: int) -> str:
     landing twice breaks the check on `landings`.
     """
     columns = (*_KEY, *_OWNED, *_LANDED)
-    row = f"({', '.join(['%s'] * len(columns))})"
+    width = len(columns)
+    values = (
+        f"({', '.join(f'${first + i}' for i in range(1, width + 1))})"
+        for first in range(0, rows * width, width)
+    )
     owned = (f"{c} = CASE WHEN {_EARLIER} THEN EXCLUDED.{c} ELSE n.{c} END" for c in _OWNED)
     landed = (
         f"{c} = CASE WHEN EXCLUDED.landings = 1 THEN EXCLUDED.{c} ELSE n.{c} END"
@@ -161,7 +166,7 @@ def nodes_statement(rows: int) -> str:
     # Column names and placeholders are the constants above; values are always parameters.
     return f"""
 INSERT INTO nodes AS n ({", ".join(columns)})
-VALUES {", ".join([row] * rows)}
+VALUES {", ".join(values)}
 ON CONFLICT (org_id, hash) DO UPDATE SET
     landings = n.landings + EXCLUDED.landings,
     {", ".join((*owned, *landed))}

@@ -120,7 +120,7 @@ class PostgresStore:
         """Run the transactions in order; return how many were committed, and what stopped them."""
         commits: list[psycopg.Cursor[Any] | None] = []
         try:
-            with self._conn.pipeline(), self._conn.cursor() as cursor:
+            with self._conn.pipeline(), psycopg.RawCursor(self._conn) as cursor:
                 commits.extend(self._queue(cursor, planned) for planned in plans)
         except psycopg.Error as error:
             if fault(error) is Fault.CONNECTION:
@@ -134,7 +134,7 @@ class PostgresStore:
         return len(plans), None
 
     def _queue(
-        self, cursor: psycopg.Cursor[Any], planned: Transaction
+        self, cursor: psycopg.RawCursor[Any], planned: Transaction
     ) -> psycopg.Cursor[Any] | None:
         """Send a transaction without waiting; return the cursor of its commit, if it has any."""
         if not planned.statements:
