@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tapes_cli.capture.reader import Reader
-from tapes_cli.errors import DatabaseUnavailableError
+from tapes_cli.errors import DatabaseUnavailableError, SchemaError
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Rejected, RejectError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tapes_cli.capture.reader import Options
     from tapes_cli.capture.sources import Source, SourceProblem
+    from tapes_cli.errors import TapesError
     from tapes_cli.importer.prepare import Preparer
     from tapes_cli.importer.rejects import RejectsFile
     from tapes_cli.importer.stop import StopRequest
@@ -107,7 +108,7 @@ class ImportRun:
             self._end_early(Status.INTERRUPTED, self.stop.exit_status)
         except _TooManyRejectsError:
             self._end_early(Status.STOPPED, EXIT_STOPPED)
-        except DatabaseUnavailableError as error:
+        except (DatabaseUnavailableError, SchemaError) as error:
             self._fail(error)
         if self.rejects is not None:
             self.rejects.close()
@@ -207,10 +208,10 @@ class ImportRun:
             self._settle()
         except _TooManyRejectsError:
             pass
-        except DatabaseUnavailableError as error:
+        except (DatabaseUnavailableError, SchemaError) as error:
             self._fail(error)
 
-    def _fail(self, error: DatabaseUnavailableError) -> None:
+    def _fail(self, error: TapesError) -> None:
         self.report.status, self.report.exit_code = Status.FAILED, error.exit_status
         self.report.failure = str(error)
         self.report.failure_hint = error.hint

@@ -99,5 +99,6 @@ class SessionIngester(Protocol):
         Raises:
             DatabaseUnavailableError: the database was lost for good. Turns of this batch may
                 be stored; storing them again does no harm.
+            SchemaError: the database is not the one that was checked.
         """
         ...

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 
-from tapes_cli.errors import DatabaseUnavailableError
+from tapes_cli.errors import DatabaseUnavailableError, SchemaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tapes_cli.errors import TapesError
+
 T = TypeVar("T")
 
-_TRANSIENT = frozenset(
-    {"40001", "40P01", "53300", "55P03", "57014", "57P01", "57P02", "57P03", "XX000"}
-)
+_TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014", "XX000"})
+_TRANSIENT_CLASS = "53"  # out of disk, memory or connections: somebody may mend it
 _BELIEF = frozenset({"23503", "23505", "23514"})
 _RECORD_CLASSES = frozenset({"22", "23", "54"})
 
@@ -44,11 +45,29 @@ def fault(error: psycopg.Error) -> Fault:
         return Fault.CONNECTION if lost else Fault.RECORD
     if state.startswith("08") or state in {"57P01", "57P02", "57P03"}:
         return Fault.CONNECTION
-    if state in _TRANSIENT:
+    if state in _TRANSIENT or state.startswith(_TRANSIENT_CLASS):
         return Fault.TRANSIENT
     if state in _BELIEF:
         return Fault.BELIEF
     return Fault.RECORD if state[:2] in _RECORD_CLASSES else Fault.OTHER
+
+
+_SCHEMA = frozenset({"42P01", "42703", "42883", "42P10"})
+
+
+def explained(error: psycopg.Error) -> TapesError:
+    """Return what to tell the user of a failure that nothing here can mend."""
+    state = error.sqlstate or "no SQLSTATE"
+    if state in _SCHEMA:
+        return SchemaError(
+            f"A table, column or function is missing in the database (SQLSTATE {state}).",
+            hint="Look at it with: tapes-cli migrate status",
+        )
+    condition = type(error).__name__
+    return DatabaseUnavailableError(
+        f"The database refuses to store anything: {condition} (SQLSTATE {state}).",
+        hint="Check the user's rights and whether the server is read-only; then import again.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from tapes_cli.store.postgres.connect import connect
 from tapes_cli.store.postgres.ingest import Transaction, plan
 from tapes_cli.store.postgres.known import Known
 from tapes_cli.store.postgres.refusals import refusal
-from tapes_cli.store.postgres.retry import Backoff, Fault, fault, repeat
+from tapes_cli.store.postgres.retry import Backoff, Fault, explained, fault, repeat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,10 @@ class PostgresStore:
             self._conn.close()
             self._conn = self._connect()
 
-        repeat(lambda: self._settle(batch), recover, self._backoff)
+        try:
+            repeat(lambda: self._settle(batch), recover, self._backoff)
+        except psycopg.Error as error:
+            raise explained(error) from error
         return batch.settled
 
     def _settle(self, batch: _Batch) -> None:
