@@ -78,7 +78,7 @@ def import_(
     no_color: NoColorOption = False,
     debug: DebugOption = False,
 ) -> None:
-    r"""Read captures and store their turns, each in one transaction, exactly once.
+    """Read captures and store their turns, each in one transaction, exactly once.
 
     Importing the same capture again changes nothing. Every record that is not stored is named
     with its place and the reason.

@@ -41,7 +41,7 @@ def main(
         ),
     ] = False,
 ) -> None:
-    r"""Import archived captures of LLM and agent conversations into PostgreSQL, exactly once.
+    """Import archived captures of LLM and agent conversations into PostgreSQL, exactly once.
 
     \b
     tapes-cli import ~/captures          store every turn found in a folder

@@ -28,7 +28,7 @@ def validate(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    r"""Read captures as import would, without a database: what would be rejected, and why.
+    """Read captures as import would, without a database: what would be rejected, and why.
 
     With -o jsonl every record is a line, in input order: turns with the hashes of their chain,
     root first, and rejects with their place and reason; the summary comes last.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import psycopg
 
+    from tapes_cli.store.base import ChainedTurn
+
 _INDEX = re.compile(r'index "([^"]+)"')
 
 _INDEX_COLUMNS = """
@@ -29,7 +31,7 @@ _MEANINGS = {
 _SUMS = "sessions.total_input_tokens or sessions.total_output_tokens"
 
 
-def refusal(conn: psycopg.Connection[Any], error: psycopg.Error) -> str:
+def refusal(conn: psycopg.Connection[Any], error: psycopg.Error, turn: ChainedTurn) -> str:
     """Return one sentence that names the column and the reason.
 
     The server's own message and context are not repeated: they may quote the value.
@@ -37,14 +39,34 @@ def refusal(conn: psycopg.Connection[Any], error: psycopg.Error) -> str:
     state = error.sqlstate or ""
     meaning = _MEANINGS.get(state, "the value breaks a rule of the schema")
     suffix = f" (SQLSTATE {state})" if state else ""
-    return f"PostgreSQL refused {_column(conn, error)}: {meaning}{suffix}"
+    return f"PostgreSQL refused {_column(conn, error, turn)}: {meaning}{suffix}"
 
 
-def _column(conn: psycopg.Connection[Any], error: psycopg.Error) -> str:
-    if found := _INDEX.search(error.diag.message_primary or ""):
+def _column(conn: psycopg.Connection[Any], error: psycopg.Error, turn: ChainedTurn) -> str:
+    message = error.diag.message_primary or ""
+    if found := _INDEX.search(message):
         row = conn.execute(_INDEX_COLUMNS, (found.group(1),)).fetchone()
         if row:
             return f"{row[0]} ({row[1]})"
     if error.diag.table_name and error.diag.column_name:
         return f"{error.diag.table_name}.{error.diag.column_name}"
+    if "index row" in message:
+        return _longest_indexed(turn)
     return _SUMS if error.sqlstate == "22003" else "a value of the turn"
+
+
+def _longest_indexed(turn: ChainedTurn) -> str:
+    """Name the column of the longest value that goes into an index."""
+    captured, envelope = turn.turn, turn.envelope
+    values = {
+        "sessions.harness_id": envelope.harness_id,
+        "sessions.harness_session_id": envelope.harness_session_id,
+        "sessions.auth_subject": envelope.auth_subject,
+        "nodes.role": max((node.message.role for node in turn.chain.nodes), key=len),
+        "nodes.model": max(captured.request_model, captured.response_model, key=len),
+        "nodes.agent_name": captured.agent_name,
+        "nodes.project": captured.project,
+    }
+    if envelope.parent is not None:
+        values["the parent's sessions.harness_session_id"] = envelope.parent[1]
+    return max(values, key=lambda column: len(values[column]))

@@ -114,7 +114,7 @@ class PostgresStore:
         if kind is Fault.BELIEF and index not in batch.doubted:
             batch.doubted.add(index)
         elif kind in {Fault.BELIEF, Fault.RECORD}:
-            message = refusal(self._conn, error)
+            message = refusal(self._conn, error, batch.turns[index])
             batch.settled.append(Outcome(OutcomeKind.REFUSED, message=message))
         else:
             raise error
