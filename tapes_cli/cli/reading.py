@@ -21,7 +21,7 @@ READING = "Reading"
 PathsArgument: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[PATH…|-]",
+        metavar="PATH|-",
         help="Files, folders (read recursively), globs, or - for stdin. With no PATH and a pipe "
         "on stdin, stdin is read. gzip, bzip2, xz and zstd are recognised by their content.",
         show_default=False,

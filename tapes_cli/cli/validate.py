@@ -35,7 +35,7 @@ def validate(
 
     \b
     tapes-cli validate ~/captures
-    tapes-cli validate -o jsonl day.jsonl | jq -r 'select(.type == "reject").message'
+    tapes-cli validate -o jsonl day.jsonl | grep '"type":"reject"'
 
     Exit status: 0 all sound, 3 some records would be rejected, 4 stopped by --strict or
     --max-errors, 130 or 143 interrupted.

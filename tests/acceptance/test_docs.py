@@ -1,0 +1,122 @@
+"""The documents say what the program does, and their examples run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tapes_cli.model.reasons import EXPLANATIONS, Reason
+from tests.support.command import COMMAND, environment, tapes
+from tests.support.reference import COMMANDS, DOCS, PAGES
+
+ROOT = DOCS.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_reference_is_up_to_date(name: str) -> None:
+    expected = PAGES[name]()
+    assert (DOCS / name).read_text() == expected, "run: python -m tests.support.reference"
+
+
+def test_every_command_is_in_the_reference() -> None:
+    found = set()
+    for group in ("", "sessions", "migrate", "db"):
+        listed = tapes(*group.split(), "--help").out.partition("Commands:\n")[2]
+        names = re.findall(r"^  (\w+)  ", listed, re.MULTILINE)
+        found |= {f"{group} {name}".strip() for name in names}
+    assert found - {"sessions", "migrate", "db"} == set(COMMANDS)
+
+
+def test_every_reason_is_explained() -> None:
+    assert set(EXPLANATIONS) == set(Reason)
+
+
+def test_every_exit_status_is_in_the_readme() -> None:
+    told = {
+        int(s) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.M) for s in row.split(", ")
+    }
+    assert told == {0, 1, 2, 3, 4, 5, 6, 130, 143}
+
+
+def _shell_lines() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [text for block in blocks for text in block.splitlines()]
+    # The two commands that set everything up are what runs these tests and CI.
+    return [text for text in lines if "pip install" not in text]
+
+
+def test_the_examples_of_the_readme_run(database: str, tmp_path: Path) -> None:
+    captures = tmp_path / "captures"
+    shutil.copytree(ROOT / "examples" / "captures", captures)
+    record = (captures / "openai-chat.jsonl").read_text().splitlines()[0]
+    (tmp_path / "turn.json").write_text(record)
+    (tmp_path / "day.jsonl").write_text("not json\n" + record)
+    # Set up with DSN and session of this test in place of the examples'.
+    script = "\n".join(["set -e", *_shell_lines()])
+    script = re.sub(r"TAPES_DSN=\S+", f"TAPES_DSN='{database}'", script)
+    script = script.replace("SESSION ", "chat-0007 ")
+    variables = environment(
+        HOME=str(tmp_path),
+        PATH=f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}",
+        TAPES_DSN=database,
+    )
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "10 stored" in done.stdout
+    assert '"code":"not_json"' in done.stdout
+
+
+def test_the_record_in_the_readme_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    capture = tmp_path / "turn.json"
+    capture.write_text(" ".join(block.splitlines()))
+    done = tapes("validate", "-o", "jsonl", capture)
+    assert done.status == 0
+    assert done.summary["records"]["stored"] == 1
+
+
+def test_what_the_first_command_prints(database: str) -> None:
+    done = tapes("import", "--dsn", database, ROOT / "examples" / "captures")
+    told = re.search(r"```text\n(Stored.*?)```", README, re.DOTALL)
+    assert told is not None
+    assert re.sub(r"\d\.\d\d s", "", done.out) == re.sub(r"\d\.\d\d s", "", told.group(1))
+
+
+def test_the_reject_in_the_readme_is_what_is_printed(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples" / "rejects", tmp_path / "captures")
+    done = tapes("validate", "captures", cwd=tmp_path)
+    (told,) = re.findall(r"^Rejected .*$", README, re.MULTILINE)
+    assert told in done.err
+
+
+def test_the_cron_example_is_silent_when_all_is_well(database: str, tmp_path: Path) -> None:
+    def nightly(folder: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ROOT / "examples" / "cron" / "tapes-import", ROOT / "examples" / folder],
+            env=environment(TAPES_CLI=str(COMMAND), TAPES_STATE=str(tmp_path), TAPES_DSN=database),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    good = nightly("captures")
+    assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
+    bad = nightly("rejects")
+    assert bad.returncode == 3
+    assert bad.stderr.count("Rejected ") == 4
+    assert (tmp_path / "rejects.jsonl").read_text().count("\n") == 4
