@@ -147,7 +147,10 @@ def test_a_process_that_is_gone_serves_nothing(tmp_path: Path) -> None:
 
 def test_the_option_tells_where_a_server_has_its_data(tmp_path: Path) -> None:
     # Like a server whose working directory we may not see.
-    with subprocess.Popen(["/bin/sh", "-c", "read -r _", "-D", tmp_path], stdin=-1) as process:
+    command = ["/bin/sh", "-c", "echo up; read -r _", "-D", str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
         assert cluster.serves(process.pid, tmp_path)
         assert not cluster.serves(process.pid, tmp_path.parent)
         # Where there is no /proc, the arguments come without their separators.

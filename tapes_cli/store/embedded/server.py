@@ -131,8 +131,9 @@ class EmbeddedServer:
         Raises:
             DatabaseUnavailableError: it runs where we cannot stop it.
         """
-        if not self._layout.server_lock.exists():
-            return StopOutcome.NOT_RUNNING
+        with self._explained():
+            if not self._layout.server_lock.exists():
+                return StopOutcome.NOT_RUNNING
         with self._explained(), self._transition(announce):
             self._layout.keep.unlink(missing_ok=True)
             if not is_held(self._layout.server_lock):
