@@ -7,7 +7,7 @@ made by the reference service is recognised.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,8 +46,8 @@ class Migration:
 
     version: int
     name: str
-    up: str
-    down: str
+    up: str = field(repr=False)
+    down: str = field(repr=False)
 
     def __str__(self) -> str:
         """Return `<version>_<name>`, as the files are called."""
