@@ -149,14 +149,15 @@ class _Reader:
 
     def _tool_use(self, block: JSONObject) -> Part:
         name = _name(block.get("tool_name"))
-        self._tools[str(block.get("tool_use_id"))] = name
+        if call := block.get("tool_use_id"):
+            self._tools[str(call)] = name
         given = block.get("tool_input", block.get("content"))
         return Part(f"→ {name} {self._compact({} if given is None else given)}", "blue")
 
     def _tool_result(self, block: JSONObject) -> Iterator[Part]:
         failed = block.get("is_error") is True
         style = "red" if failed else ""
-        name = self._tools.get(str(block.get("tool_result_id")), "")
+        name = self._tools.get(str(block.get("tool_result_id") or ""), "")
         heading = f"← {'error' if failed else 'result'}{f' of {name}' if name else ''}"
         yield Part(heading, style or "blue")
         output = _shown(block.get("tool_output"))

@@ -95,11 +95,6 @@ class Conversation:
     models: tuple[str, ...]
     branches: tuple[Branch, ...]
 
-    @property
-    def nodes(self) -> Iterator[NodeRow]:
-        """All messages, branch by branch."""
-        return (node for branch in self.branches for node in branch.nodes)
-
 
 def short_id(session_id: UUID) -> str:
     """Return the end of a session's id, enough for people to name it."""
