@@ -315,7 +315,9 @@ def test_messages_without_a_turn_are_shown_as_well(database: str) -> None:
 def test_a_walk_looks_nodes_up_by_key(database: str, statement: LiteralString) -> None:
     """A planner left to itself reads the whole table at each step: minutes for a long history."""
     words = [f"w{n}" for n in range(5_000)]
-    store(database, [make_turn(words, 1, session("s1")), make_turn([*words, "x"], 2, session("s2"))])
+    store(
+        database, [make_turn(words, 1, session("s1")), make_turn([*words, "x"], 2, session("s2"))]
+    )
     with psycopg.connect(database) as conn:
         conn.execute("ANALYZE nodes")
         (session_id,) = conn.execute("SELECT id FROM sessions LIMIT 1").fetchone() or (None,)
