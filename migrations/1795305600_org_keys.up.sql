@@ -35,7 +35,13 @@ AS $$
       UNION ALL
         SELECT line.start_hash, n.hash, n.parent_hash, line.depth + 1
         FROM line
-        JOIN nodes AS n ON n.org_id = input_org AND n.hash = line.parent_hash
+        -- One row by key: a plain join tempts the planner to hash the whole table at each step.
+        CROSS JOIN LATERAL (
+            SELECT p.hash, p.parent_hash
+            FROM nodes AS p
+            WHERE p.org_id = input_org AND p.hash = line.parent_hash
+            LIMIT 1
+        ) AS n
         WHERE line.depth < input_max_depth
     )
     SELECT line.start_hash, line.hash, line.parent_hash, line.depth FROM line

@@ -4,6 +4,7 @@
     ├── UsageError                  2
     ├── DatabaseUnavailableError    5
     ├── SchemaError                 6
+    ├── MigrationLockedError        7
     └── InterruptedRunError       130 / 143
 
 A record that cannot be stored is not an error but a value: see `tapes_cli.model.reasons`.
@@ -43,3 +44,17 @@ class SchemaError(TapesError):
     """The schema is missing, behind, ahead of this program, or dirty."""
 
     exit_status = 6
+
+
+class MigrationLockedError(TapesError):
+    """Somebody else is changing the schema."""
+
+    exit_status = 7
+
+
+class InterruptedRunError(TapesError):
+    """A signal asked the run to end. The exit status is 128 and the signal's number."""
+
+    def __init__(self, exit_status: int) -> None:
+        super().__init__("Interrupted; nothing that was in flight is lost.")
+        self.exit_status = exit_status

@@ -90,7 +90,9 @@ class Results:
             write_json(summary)
         elif self._output is Output.JSON:
             opening = self._separator if self._separator != ",\n" else ""
-            sys.stdout.write(f'{opening}\n], "summary": {json.dumps(summary, separators=(",", ":"))}}}\n')
+            sys.stdout.write(
+                f'{opening}\n], "summary": {json.dumps(summary, separators=(",", ":"))}}}\n'
+            )
 
 
 def write_document(records: Iterable[dict[str, Any]], summary: dict[str, Any]) -> None:

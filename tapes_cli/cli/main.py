@@ -1,7 +1,9 @@
 """The `tapes-cli` command: its sub-commands, and what happens when one fails."""
 
+import signal
 import sys
 from importlib.metadata import version
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -63,6 +65,8 @@ app.add_typer(db.app, name="db")
 def run() -> None:
     """Run the command; end the process with its exit status."""
     debug = "--debug" in sys.argv[1:]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     try:
         app(standalone_mode=True)
     except TapesError as error:
@@ -82,6 +86,11 @@ def run() -> None:
         say(f"Error: internal error: {type(error).__name__} {visible(_place(error))}")
         say("       Run it again with --debug for the traceback, and report it.")
         sys.exit(1)
+
+
+def _leave(signal_number: int, _frame: FrameType | None) -> None:
+    """End in an orderly way, so that the embedded server is not left behind."""
+    raise SystemExit(128 + signal_number)
 
 
 def _place(error: Exception) -> str:

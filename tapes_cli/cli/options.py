@@ -41,9 +41,7 @@ DataDirOption: TypeAlias = Annotated[
 ]
 OutputOption: TypeAlias = Annotated[
     Output,
-    typer.Option(
-        "--output", "-o", help="Form of the results on stdout.", rich_help_panel=SHARED
-    ),
+    typer.Option("--output", "-o", help="Form of the results on stdout.", rich_help_panel=SHARED),
 ]
 QuietOption: TypeAlias = Annotated[
     bool,
@@ -56,7 +54,8 @@ VerboseOption: TypeAlias = Annotated[
 NoColorOption: TypeAlias = Annotated[
     bool,
     typer.Option(
-        "--no-color", help="No colour; NO_COLOR in the environment does the same.",
+        "--no-color",
+        help="No colour; NO_COLOR in the environment does the same.",
         rich_help_panel=SHARED,
     ),
 ]

@@ -2,7 +2,6 @@
 
 import typer
 
-from tapes_cli.cli.console import say
 from tapes_cli.cli.import_ import MaxErrorsOption, StrictOption
 from tapes_cli.cli.options import DebugOption, Output, OutputOption, QuietOption
 from tapes_cli.cli.reading import (
@@ -51,7 +50,7 @@ def validate(
     options = ImportOptions(read_options(org, project), 0 if strict else max_errors)
     reporter = CheckReporter(output, quiet=quiet)
     run = CheckRun(Preparer(sessionless, org_of(org)), options, reporter)
-    with stop_on_signals(say) as stop:
-        report = run.run(sources, stop)
+    with stop_on_signals(lambda _: None):
+        report = run.run(sources)
     reporter.done(report)
     raise typer.Exit(report.exit_code)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from tapes_cli.capture.reader import Reader
+from tapes_cli.errors import InterruptedRunError
 from tapes_cli.importer.report import EXIT_STOPPED, Report, Status
 from tapes_cli.importer.run import rejected_record
 from tapes_cli.model.records import Accepted, RejectError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from tapes_cli.capture.sources import Source, SourceProblem
     from tapes_cli.importer.prepare import Preparer
     from tapes_cli.importer.run import ImportOptions
-    from tapes_cli.importer.stop import StopRequest
     from tapes_cli.model.records import Location, Record
     from tapes_cli.store.base import ChainedTurn
 
@@ -45,18 +45,18 @@ class CheckRun:
         self._store = MemoryStore()
         self._report = Report("validate")
 
-    def run(self, sources: Iterable[Source | SourceProblem], stop: StopRequest) -> Report:
+    def run(self, sources: Iterable[Source | SourceProblem]) -> Report:
         """Read everything; return the accounts. `stored` counts the sound turns."""
         started = time.monotonic()
         report, bearable = self._report, self._options.max_rejects
-        for record in self._records(sources):
-            self._take(record)
-            if stop.requested:
-                report.status, report.exit_code = Status.INTERRUPTED, stop.exit_status
-                break
-            if bearable is not None and report.records.rejected > bearable:
-                report.status, report.exit_code = Status.STOPPED, EXIT_STOPPED
-                break
+        try:
+            for record in self._records(sources):
+                self._take(record)
+                if bearable is not None and report.records.rejected > bearable:
+                    report.status, report.exit_code = Status.STOPPED, EXIT_STOPPED
+                    break
+        except InterruptedRunError as interruption:
+            report.status, report.exit_code = Status.INTERRUPTED, interruption.exit_status
         report.close(time.monotonic() - started)
         return report
 

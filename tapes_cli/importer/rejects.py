@@ -8,15 +8,17 @@ as `record_base64`. The file is a capture format of its own: after a fix it is i
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from tapes_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from io import FileIO
     from pathlib import Path
 
     from tapes_cli.model.records import Rejected
@@ -44,7 +46,7 @@ class RejectsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     @property
     def written(self) -> bool:
@@ -59,9 +61,14 @@ class RejectsFile:
         """
         try:
             if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("ab")
-            self._file.write(_line(rejected))
+                # Rejects are captures: nobody else's business.
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._file = open(  # noqa: SIM115  # closed by close()
+                    self.path, "ab", buffering=0, opener=_private
+                )
+            unwritten = memoryview(_line(rejected))
+            while unwritten:
+                unwritten = unwritten[self._file.write(unwritten) :]
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -74,22 +81,27 @@ class RejectsFile:
         if self._file is None:
             return
         try:
-            self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
+            if error.errno == errno.EINVAL:
+                return  # a terminal, a pipe: nothing to bring to a disk
             raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Flush and close."""
         if self._file is not None:
-            self.flush()
-            self._file.close()
+            with self._file:
+                self.flush()
 
     def _unwritable(self, error: OSError) -> UsageError:
         return UsageError(
             f"The rejects file {self.path} cannot be written: {error.strerror}.",
             hint="Name a writable file with --rejects; run the import again to go on.",
         )
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _line(rejected: Rejected) -> bytes:

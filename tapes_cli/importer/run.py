@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tapes_cli.capture.reader import Reader
-from tapes_cli.errors import DatabaseUnavailableError, SchemaError
+from tapes_cli.errors import DatabaseUnavailableError, InterruptedRunError, SchemaError
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Rejected, RejectError
 from tapes_cli.store.base import OutcomeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from tapes_cli.capture.reader import Options
     from tapes_cli.capture.sources import Source, SourceProblem
@@ -73,10 +73,6 @@ class _TooManyRejectsError(Exception):
     """More records were rejected than the run bears."""
 
 
-class _StopRequestedError(Exception):
-    """Somebody wants the run to end after what is in flight."""
-
-
 @dataclass(slots=True)
 class ImportRun:
     """One run. Call `run` once."""
@@ -104,14 +100,15 @@ class ImportRun:
         try:
             self._read_all(sources)
             self._settle()
-        except _StopRequestedError:
-            self._end_early(Status.INTERRUPTED, self.stop.exit_status)
+        except InterruptedRunError as interruption:
+            self._end_early(Status.INTERRUPTED, interruption.exit_status)
         except _TooManyRejectsError:
             self._end_early(Status.STOPPED, EXIT_STOPPED)
         except (DatabaseUnavailableError, SchemaError) as error:
             self._fail(error)
-        if self.rejects is not None:
-            self.rejects.close()
+        finally:
+            if self.rejects is not None:
+                self.rejects.close()
         self.report.close(time.monotonic() - started)
         return self.report
 
@@ -121,11 +118,19 @@ class ImportRun:
             account = SourceReport(source.name)
             self.report.sources += 1
             started = time.monotonic()
-            for record in reader.read(source):
+            records = reader.read(source)
+            while (record := self._next(records)) is not None:
                 self._take(record, account)
             account.seconds = time.monotonic() - started
             self._finished.append(account)
             self._announce_if_idle()
+
+    def _next(self, records: Iterator[Record]) -> Record | None:
+        self.stop.waiting = True
+        try:
+            return next(records, None)
+        finally:
+            self.stop.waiting = False
 
     def _take(self, record: Record, source: SourceReport) -> None:
         if isinstance(record, Accepted):
@@ -138,7 +143,7 @@ class ImportRun:
             self.observer.other(record)
         self._check_rejects()
         if self.stop.requested:
-            raise _StopRequestedError
+            raise InterruptedRunError(self.stop.exit_status)
 
     def _accept(self, record: Accepted, source: SourceReport) -> None:
         try:

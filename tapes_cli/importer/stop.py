@@ -7,6 +7,8 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tapes_cli.errors import InterruptedRunError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
@@ -15,10 +17,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
-    """Whether somebody asked the run to end, and the exit status that tells so."""
+    """Whether somebody asked the run to end, and the exit status that tells so.
+
+    `waiting` is true while nothing is in flight that has to be finished first: before the run
+    begins, and while it waits for the next record, perhaps of a pipe in which nothing comes.
+    """
 
     def __init__(self) -> None:
         self._signal = 0
+        self.waiting = True
 
     @property
     def requested(self) -> bool:
@@ -31,8 +38,14 @@ class StopRequest:
         return 128 + self._signal
 
     def request(self, signal_number: int) -> None:
-        """Ask the run to end."""
+        """Ask the run to end.
+
+        Raises:
+            InterruptedRunError: nothing is in flight, so it ends here.
+        """
         self._signal = signal_number
+        if self.waiting:
+            raise InterruptedRunError(self.exit_status)
 
 
 @contextmanager
@@ -44,8 +57,8 @@ def stop_on_signals(announce: Callable[[str], None]) -> Iterator[StopRequest]:
         if stop.requested:
             # Whatever is not committed is undone by the server when the connection drops.
             os._exit(128 + signal_number)
-        stop.request(signal_number)
         announce("Stopping after the turns in flight; once more to leave at once.")
+        stop.request(signal_number)
 
     previous = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:

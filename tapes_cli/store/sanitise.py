@@ -68,13 +68,22 @@ def _exact_jsonb(value: JSON) -> Clean:
 
 
 def _clean_value(value: JSON) -> JSON:
-    if isinstance(value, str):
-        return _REFUSED.sub(_REPLACEMENT, value)
-    if isinstance(value, list):
-        return [_clean_value(item) for item in value]
-    if isinstance(value, dict):
-        return {_REFUSED.sub(_REPLACEMENT, k): _clean_value(item) for k, item in value.items()}
-    return value
+    """Return a copy without what PostgreSQL refuses. Deep nesting needs no deep recursion."""
+    holder: list[JSON] = [value]
+    unvisited: list[JSON] = [holder]
+    while unvisited:
+        copy = unvisited.pop()
+        items = copy.items() if isinstance(copy, dict) else enumerate(copy)
+        for key, item in list(items):
+            if isinstance(item, str):
+                copy[key] = _REFUSED.sub(_REPLACEMENT, item)
+            elif isinstance(item, list):
+                copy[key] = list(item)
+                unvisited.append(copy[key])
+            elif isinstance(item, dict):
+                copy[key] = {_REFUSED.sub(_REPLACEMENT, k): v for k, v in item.items()}
+                unvisited.append(copy[key])
+    return holder[0]
 
 
 def is_clean(turn: ChainedTurn, nodes: Iterable[Node]) -> bool:

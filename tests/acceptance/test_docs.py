@@ -6,13 +6,16 @@ import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tapes_cli.model.reasons import EXPLANATIONS, Reason
 from tests.support.command import COMMAND, environment, tapes
 from tests.support.reference import COMMANDS, DOCS, PAGES
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROOT = DOCS.parent
 README = (ROOT / "README.md").read_text()
@@ -39,7 +42,9 @@ def test_every_reason_is_explained() -> None:
 
 def test_every_exit_status_is_in_the_readme() -> None:
     told = {
-        int(s) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.M) for s in row.split(", ")
+        int(s)
+        for row in re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE)
+        for s in row.split(", ")
     }
     assert told == {0, 1, 2, 3, 4, 5, 6, 130, 143}
 

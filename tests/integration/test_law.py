@@ -44,7 +44,9 @@ envelopes = st.builds(
         st.sampled_from(["k", "l"]), st.sampled_from([1, 1.0, "x", "", None, {"a": []}]), max_size=2
     ),
 )
-usages = st.builds(Usage, prompt_tokens=st.sampled_from([None, 0, 7, 2**40]), completion_tokens=st.just(3))
+usages = st.builds(
+    Usage, prompt_tokens=st.sampled_from([None, 0, 7, 2**40]), completion_tokens=st.just(3)
+)
 
 
 def turns_with(envelope: st.SearchStrategy[Any]) -> st.SearchStrategy[ChainedTurn]:
@@ -63,9 +65,7 @@ def _head(turn: ChainedTurn) -> tuple[UUID, str]:
 
 
 # An identical whole turn counts once and stays as it was first brought, so it is left out here.
-turn_sets = st.lists(
-    turns_with(st.none() | envelopes), min_size=1, max_size=7, unique_by=_head
-)
+turn_sets = st.lists(turns_with(st.none() | envelopes), min_size=1, max_size=7, unique_by=_head)
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tapes_cli.errors import DatabaseUnavailableError, SchemaError
+from tapes_cli.errors import DatabaseUnavailableError, MigrationLockedError, SchemaError
 from tapes_cli.store.postgres import schema_status
 from tapes_cli.store.postgres.connect import connect
 from tapes_cli.store.postgres.migration_files import LOCK_KEY, load_migrations
 from tapes_cli.store.postgres.migrations import (
-    MigrationLockedError,
     MigrationOptions,
     SchemaState,
     migrate_down,

@@ -46,9 +46,11 @@ def help_of(command: str) -> str:
 def cli_page() -> str:
     """Return `docs/cli.md`."""
     parts = [
-        "# The command line\n\n"
-        "What each command prints with `--help`. Exit statuses stand in the\n"
-        "[README](../README.md#every-night), reason codes in [reasons.md](reasons.md).\n"
+        (
+            "# The command line\n\n"
+            "What each command prints with `--help`. Exit statuses stand in the\n"
+            "[README](../README.md#every-night), reason codes in [reasons.md](reasons.md).\n"
+        )
     ]
     parts += [f"## `tapes-cli {c}`\n\n```text\n{help_of(c).strip()}\n```\n" for c in COMMANDS]
     return "\n".join(parts)

@@ -26,7 +26,6 @@ from tapes_cli.store.postgres.migration_files import (
     record_version,
 )
 from tapes_cli.store.postgres.schema_status import (
-    MigrationLockedError,
     SchemaState,
     SchemaStatus,
     explained,
@@ -47,7 +46,6 @@ __all__ = [
     "NO_SCHEMA",
     "Direction",
     "Migration",
-    "MigrationLockedError",
     "MigrationOptions",
     "SchemaState",
     "SchemaStatus",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tapes_cli.errors import DatabaseUnavailableError, SchemaError, TapesError
+from tapes_cli.errors import DatabaseUnavailableError, MigrationLockedError, SchemaError
 from tapes_cli.store.postgres.connect import PgConnection, connect, naming_option
 from tapes_cli.store.postgres.migration_files import LOCK_KEY, Migration, load_migrations
 
@@ -34,12 +34,6 @@ _HOLDER = """
     ORDER BY l.locktype, a.xact_start
     LIMIT 1
 """
-
-
-class MigrationLockedError(TapesError):
-    """Somebody else holds a lock that migrating, or reading the version, needs."""
-
-    exit_status = 7
 
 
 class SchemaState(Enum):

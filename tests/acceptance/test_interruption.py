@@ -1,0 +1,135 @@
+"""Signals, pipes that close, and terminals: what a person at the keyboard meets."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from typing import IO, TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.captures import line, record
+from tests.support.command import COMMAND, environment, tapes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [COMMAND, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(**options),
+    )
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_finishes_what_is_in_flight(
+    database: str, number: signal.Signals, status: int
+) -> None:
+    process = _start("import", "--dsn", database, "-v", "-o", "jsonl")
+    stdin, stdout = _pipe(process.stdin), _pipe(process.stdout)
+    # More than a batch, so that the first outcome tells that the run is under way.
+    for i in range(600):
+        stdin.write(line(record(f"question {i}")).encode())
+    stdin.flush()
+    first = json.loads(stdout.readline())
+    # It waits for more of the pipe now or soon, and must leave nevertheless.
+    process.send_signal(number)
+    rest = [json.loads(text) for text in stdout.read().splitlines()]
+    assert process.wait(timeout=60) == status
+    summary = rest[-1]
+    assert (summary["status"], summary["exit_code"]) == ("interrupted", status)
+    assert summary["records"]["stored"] == len([first, *rest]) - 1
+    assert b"Stopping after the turns in flight" in _pipe(process.stderr).read()
+    process.communicate()
+
+
+def test_a_run_after_an_interruption_completes_the_work(database: str) -> None:
+    process = _start("import", "--dsn", database, "-v", "-o", "jsonl")
+    lines = "".join(line(record(f"question {i}")) for i in range(600))
+    stdin, stdout = _pipe(process.stdin), _pipe(process.stdout)
+    stdin.write(lines.encode())
+    stdin.flush()
+    stdout.readline()
+    process.kill()
+    process.communicate()
+    done = tapes("import", "--dsn", database, "-o", "jsonl", stdin=lines)
+    records = done.summary["records"]
+    assert done.status == 0
+    assert records["stored"] + records["duplicate"] == 600
+    assert records["duplicate"] >= 512
+
+
+def test_validate_can_be_interrupted() -> None:
+    process = _start("validate", "-o", "jsonl")
+    stdin = _pipe(process.stdin)
+    stdin.write((line(record()) * 20).encode())
+    stdin.flush()
+    _pipe(process.stdout).readline()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(out.splitlines()[-1])["status"] == "interrupted"
+
+
+def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
+    capture = tmp_path / "many.jsonl"
+    capture.write_text(line(record()) * 5000)
+    done = subprocess.run(
+        ["sh", "-c", f"{COMMAND} validate -o jsonl {capture} | head -n 1; true"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def _on_a_terminal(*arguments: str, columns: int = 80) -> str:
+    """Run a command with stderr and stdin on a terminal; return what it wrote there."""
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, True)
+    process = subprocess.Popen(
+        [COMMAND, *arguments],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=environment(TERM="xterm-256color", COLUMNS=str(columns)),
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:
+        pass  # the other end is closed
+    process.communicate(timeout=60)
+    os.close(ours)
+    return shown.decode()
+
+
+def test_a_terminal_shows_progress_on_one_line(database: str, tmp_path: Path) -> None:
+    capture = tmp_path / "many.jsonl"
+    capture.write_text("".join(line(record(f"question {i}")) for i in range(3000)))
+    shown = _on_a_terminal("import", "--dsn", database, str(capture))
+    assert "records read" in shown
+    assert "\n" not in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_without_anything_to_read_a_terminal_is_told() -> None:
+    shown = _on_a_terminal("import")
+    assert "There is nothing to read" in shown
