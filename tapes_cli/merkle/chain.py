@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from tapes_cli.model.blocks import ContentBlock, Message
     from tapes_cli.model.json import JSONObject
     from tapes_cli.model.turn import Turn
+
+DEFAULT_BUDGET = 32 << 20
+"""Bytes of hashed content for which a builder remembers whole histories."""
 
 ROOT_PARENT = ""
 """What stands for the parent of a root."""
@@ -66,25 +70,25 @@ def node_hash(parent_hash: str, role: str, content: Iterable[ContentBlock]) -> s
     Raises:
         CanonicalError: the content holds a number that no double can hold.
     """
+    return sha256(_hashed(parent_hash, role, content)).hexdigest()
+
+
+def _hashed(parent_hash: str, role: str, content: Iterable[ContentBlock]) -> bytes:
     # The canonical form of {"content": {"content", "role", "type"}, "parent"}.
-    return sha256(
-        b'{"content":{"content":%b,"role":%b,"type":"message"},"parent":"%b"}'
-        % (_canonical_blocks(project_content(content)), _role(role), parent_hash.encode())
-    ).hexdigest()
+    return b'{"content":{"content":%b,"role":%b,"type":"message"},"parent":"%b"}' % (
+        canonical(project_content(content)),
+        canonical(role),
+        parent_hash.encode(),
+    )
 
 
-def _canonical_blocks(projected: list[JSONObject]) -> bytes:
-    # Only these two fields hold more than text and truth values, for which no look is needed.
-    for block in projected:
-        for field in ("tool_input", "content"):
-            if field in block and not is_plain(block[field]):
-                return canonical_exact(projected)
-    return canonical_plain(projected)
+@dataclass(slots=True)
+class _Recent:
+    """The last history that began with some message: its messages, its nodes, bytes hashed."""
 
-
-@lru_cache(maxsize=64)
-def _role(role: str) -> bytes:
-    return canonical(role)
+    messages: list[Message]
+    nodes: list[Node]
+    size: int
 
 
 class ChainBuilder:
@@ -97,10 +101,14 @@ class ChainBuilder:
         hashes_computed: how many hashes were worked out, not remembered, so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: int = DEFAULT_BUDGET) -> None:
         self.hashes_computed = 0
+        self._budget = budget
+        self._bytes = 0
         # For as long as the reader keeps the message: its last parent, and its hash there.
         self._known: WeakKeyDictionary[Message, tuple[str, str]] = WeakKeyDictionary()
+        # By the first message of a history, least recently used first.
+        self._recent: OrderedDict[Message, _Recent] = OrderedDict()
 
     def build(self, turn: Turn) -> Chain:
         """Return the chain of a turn: its history, then its response.
@@ -108,24 +116,48 @@ class ChainBuilder:
         Raises:
             CanonicalError: a message holds a number that no double can hold.
         """
-        parent = ROOT_PARENT
-        nodes = []
-        for message in turn.history:
-            address = self._address(parent, message)
+        recent = self._take_recent(turn)
+        nodes, size = recent.nodes, recent.size
+        parent = nodes[-1].hash if nodes else ROOT_PARENT
+        for message in turn.history[len(nodes) :]:
+            address, hashed = self._address(parent, message)
             nodes.append(Node(address, parent, message, turn.request_model))
             parent = address
-        head = self._address(parent, turn.response)
-        nodes.append(Node(head, parent, turn.response, turn.response_model))
-        return Chain(nodes)
+            size += hashed
+        self._keep_recent(_Recent(turn.history, nodes, size))
+        head, _ = self._address(parent, turn.response)
+        return Chain([*nodes, Node(head, parent, turn.response, turn.response_model)])
 
-    def _address(self, parent: str, message: Message) -> str:
+    def _take_recent(self, turn: Turn) -> _Recent:
+        """Return what the turn's history has in common with the last one that began alike."""
+        recent = self._recent.pop(turn.history[0], None) if turn.history else None
+        if recent is not None:
+            self._bytes -= recent.size
+            # Messages are compared by identity, so this compares pointers.
+            same = turn.history[: len(recent.messages)] == recent.messages
+            if same and recent.nodes[0].model == turn.request_model:
+                return recent
+        return _Recent([], [], 0)
+
+    def _keep_recent(self, recent: _Recent) -> None:
+        if not recent.messages:
+            return
+        self._recent[recent.messages[0]] = recent
+        self._bytes += recent.size
+        while self._bytes > self._budget:
+            _, oldest = self._recent.popitem(last=False)
+            self._bytes -= oldest.size
+
+    def _address(self, parent: str, message: Message) -> tuple[str, int]:
+        """Return the message's hash after this parent, and how many bytes it took."""
         known = self._known.get(message)
         if known is not None and known[0] == parent:
-            return known[1]
-        address = node_hash(parent, message.role, message.content)
+            return known[1], 0
+        hashed = _hashed(parent, message.role, message.content)
+        address = sha256(hashed).hexdigest()
         self._known[message] = (parent, address)
         self.hashes_computed += 1
-        return address
+        return address, len(hashed)
 
 
 def check_chain(nodes: Sequence[Node]) -> None:

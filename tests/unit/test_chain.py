@@ -124,8 +124,8 @@ def test_what_is_remembered_never_shows(conversations: list[list[int]]) -> None:
         assert hashes(builder.build(asked)) == hashes(ChainBuilder().build(asked))
 
 
-def test_nothing_is_remembered_longer_than_the_reader_does() -> None:
-    builder = ChainBuilder()
+def test_nothing_beyond_the_budget_is_remembered_longer_than_the_reader_does() -> None:
+    builder = ChainBuilder(budget=0)
     builder.build(turn([said("a")], said("b")))
     gc.collect()
     assert len(builder._known) == 0
@@ -151,3 +151,44 @@ def test_a_sound_chain_passes() -> None:
 def test_a_broken_chain_is_an_error(broken: Sequence[Node], message: str) -> None:
     with pytest.raises(ChainError, match=message):
         check_chain(broken)
+
+
+def test_histories_that_begin_alike_are_told_apart() -> None:
+    opening, one, other = (Message("user", [{"type": "text", "text": t}]) for t in "abc")
+    builder = ChainBuilder()
+    for history in ([opening, one], [opening, other], [opening], [opening, one, other], []):
+        for model in ("m", "n"):
+            turn = _turn(history, model)
+            fresh = ChainBuilder().build(turn)
+            chain = builder.build(turn)
+            assert [(n.hash, n.parent_hash, n.model) for n in chain.nodes] == [
+                (n.hash, n.parent_hash, n.model) for n in fresh.nodes
+            ]
+
+
+def test_chains_given_out_do_not_change_afterwards() -> None:
+    messages = [Message("user", [{"type": "text", "text": t}]) for t in "abc"]
+    builder = ChainBuilder()
+    first = builder.build(_turn(messages[:1], "m"))
+    before = list(first.nodes)
+    builder.build(_turn(messages, "m"))
+    assert first.nodes == before
+
+
+def test_only_so_many_histories_are_remembered() -> None:
+    builder = ChainBuilder(budget=1000)
+    for number in range(100):
+        message = Message("user", [{"type": "text", "text": f"{number}" * 50}])
+        builder.build(_turn([message], "m"))
+    assert len(builder._recent) < 10
+    assert builder._bytes <= 1000
+
+
+def _turn(history: list[Message], model: str) -> Turn:
+    return Turn(
+        provider="anthropic",
+        history=history,
+        response=Message("assistant", [{"type": "text", "text": "answer"}]),
+        captured=CaptureTime(datetime(2025, 1, 1, tzinfo=UTC)),
+        request_model=model,
+    )

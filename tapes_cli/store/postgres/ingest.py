@@ -247,7 +247,8 @@ class _Planner:
         """Take step 5: nodes that are new, taken over or landed on. Return how many are new."""
         rows = NodeRows(self._turn, session_id, self._note)
         head = len(self._nodes) - 1
-        needed = [rows.row(i) for i in range(head) if self._is_needed(rows, i)]
+        first = head - self._known.unsettled(self._turn)
+        needed = [rows.row(i) for i in range(first, head) if self._is_needed(rows, i)]
         needed.append(rows.row(head, landing(self._turn, session_id, digest, self._note)))
         new_nodes = sum(row.hash not in self._facts for row in needed)
         for row in needed:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -70,19 +70,28 @@ class Known:
             self.forget()
         self._look_up_sessions(conn, turns)
         self._look_up_nodes(conn, ((turn.org_id, turn.chain.nodes[-1].hash) for turn in turns))
-        self._look_up_nodes(
-            conn,
-            (
-                (turn.org_id, node.hash)
-                for turn in turns
-                if not self._has_landed(turn)
-                for node in turn.chain.nodes
-            ),
-        )
+        self._look_up_nodes(conn, self._unknown_history(turns))
 
-    def _has_landed(self, turn: ChainedTurn) -> bool:
-        head = self.nodes[turn.org_id].get(turn.chain.nodes[-1].hash)
-        return head is not None and head.landed
+    def unsettled(self, turn: ChainedTurn) -> int:
+        """Return how many nodes before the head this turn may bring or take over: the last ones.
+
+        A node that an earlier capture owns ends the search: every turn that contains a node
+        contains those before it, so they are stored, and owned by a capture no later.
+        """
+        nodes, facts, at = turn.chain.nodes, self.nodes[turn.org_id], turn.turn.captured.at
+        for index in range(len(nodes) - 2, -1, -1):
+            fact = facts.get(nodes[index].hash)
+            if fact is not None and fact.created_at < at:
+                return len(nodes) - 2 - index
+        return len(nodes) - 1
+
+    def _unknown_history(self, turns: Sequence[ChainedTurn]) -> Iterator[tuple[UUID, str]]:
+        for turn in turns:
+            head = self.nodes[turn.org_id].get(turn.chain.nodes[-1].hash)
+            if head is None or not head.landed:
+                org_id, nodes = turn.org_id, turn.chain.nodes
+                for node in nodes[len(nodes) - 1 - self.unsettled(turn) : -1]:
+                    yield org_id, node.hash
 
     def _look_up_sessions(
         self, conn: psycopg.Connection[Any], turns: Sequence[ChainedTurn]
