@@ -76,10 +76,24 @@ def node_hash(parent_hash: str, role: str, content: Iterable[ContentBlock]) -> s
 def _hashed(parent_hash: str, role: str, content: Iterable[ContentBlock]) -> bytes:
     # The canonical form of {"content": {"content", "role", "type"}, "parent"}.
     return b'{"content":{"content":%b,"role":%b,"type":"message"},"parent":"%b"}' % (
-        canonical(project_content(content)),
-        canonical(role),
+        _canonical_blocks(project_content(content)),
+        _role(role),
         parent_hash.encode(),
     )
+
+
+def _canonical_blocks(projected: list[JSONObject]) -> bytes:
+    # Only these two fields hold more than text and truth values, for which no look is needed.
+    for block in projected:
+        for field in ("tool_input", "content"):
+            if field in block and not is_plain(block[field]):
+                return canonical_exact(projected)
+    return canonical_plain(projected)
+
+
+@lru_cache(maxsize=64)
+def _role(role: str) -> bytes:
+    return canonical(role)
 
 
 @dataclass(slots=True)
@@ -105,8 +119,8 @@ class ChainBuilder:
         self.hashes_computed = 0
         self._budget = budget
         self._bytes = 0
-        # For as long as the reader keeps the message: its last parent, and its hash there.
-        self._known: WeakKeyDictionary[Message, tuple[str, str]] = WeakKeyDictionary()
+        # For as long as the reader keeps the message: its last parent, its hash there, its size.
+        self._known: WeakKeyDictionary[Message, tuple[str, str, int]] = WeakKeyDictionary()
         # By the first message of a history, least recently used first.
         self._recent: OrderedDict[Message, _Recent] = OrderedDict()
 
@@ -149,13 +163,13 @@ class ChainBuilder:
             self._bytes -= oldest.size
 
     def _address(self, parent: str, message: Message) -> tuple[str, int]:
-        """Return the message's hash after this parent, and how many bytes it took."""
+        """Return the message's hash after this parent, and how many bytes were hashed for it."""
         known = self._known.get(message)
         if known is not None and known[0] == parent:
-            return known[1], 0
+            return known[1:]
         hashed = _hashed(parent, message.role, message.content)
         address = sha256(hashed).hexdigest()
-        self._known[message] = (parent, address)
+        self._known[message] = (parent, address, len(hashed))
         self.hashes_computed += 1
         return address, len(hashed)
 
