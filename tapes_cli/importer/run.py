@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,8 +75,24 @@ class _TooManyRejectsError(Exception):
 
 
 @dataclass(slots=True)
+class _Batch:
+    """Turns that go to the store together, and the sources that are done when these are."""
+
+    pending: list[_Pending] = field(default_factory=list)
+    size: int = 0
+    finished: list[SourceReport] = field(default_factory=list)
+
+    @property
+    def full(self) -> bool:
+        return len(self.pending) >= _BATCH_TURNS or self.size >= _BATCH_BYTES
+
+
+@dataclass(slots=True)
 class ImportRun:
-    """One run. Call `run` once."""
+    """One run. Call `run` once.
+
+    While the store is busy with one batch, the next one is read.
+    """
 
     store: SessionIngester
     preparer: Preparer
@@ -84,9 +101,9 @@ class ImportRun:
     stop: StopRequest
     rejects: RejectsFile | None = None
     report: Report = field(default_factory=lambda: Report("import"))
-    _batch: list[_Pending] = field(default_factory=list)
-    _batch_bytes: int = 0
-    _finished: list[SourceReport] = field(default_factory=list)
+    _batch: _Batch = field(default_factory=_Batch)
+    _in_flight: tuple[_Batch, Future[list[Outcome]]] | None = None
+    _storing: Executor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
 
     def run(self, sources: Iterable[Source | SourceProblem]) -> Report:
         """Import everything; return the accounts, however the run ended.
@@ -100,6 +117,7 @@ class ImportRun:
         try:
             self._read_all(sources)
             self._settle()
+            self._check_rejects()
         except InterruptedRunError as interruption:
             self._end_early(Status.INTERRUPTED, interruption.exit_status)
         except _TooManyRejectsError:
@@ -107,6 +125,7 @@ class ImportRun:
         except (DatabaseUnavailableError, SchemaError) as error:
             self._fail(error)
         finally:
+            self._storing.shutdown()
             if self.rejects is not None:
                 self.rejects.close()
         self.report.close(time.monotonic() - started)
@@ -122,8 +141,9 @@ class ImportRun:
             while (record := self._next(records)) is not None:
                 self._take(record, account)
             account.seconds = time.monotonic() - started
-            self._finished.append(account)
-            self._announce_if_idle()
+            self._batch.finished.append(account)
+            if not self._batch.pending and self._in_flight is None:
+                self._announce(self._batch)
 
     def _next(self, records: Iterator[Record]) -> Record | None:
         self.stop.waiting = True
@@ -151,10 +171,10 @@ class ImportRun:
         except RejectError as error:
             self._reject(rejected_record(record, error), source)
             return
-        self._batch.append(_Pending(record, turn, source))
-        self._batch_bytes += len(record.raw)
-        if len(self._batch) >= _BATCH_TURNS or self._batch_bytes >= _BATCH_BYTES:
-            self._settle()
+        self._batch.pending.append(_Pending(record, turn, source))
+        self._batch.size += len(record.raw)
+        if self._batch.full:
+            self._submit()
             self.observer.progress(self.report, source.name)
 
     def _reject(self, rejected: Rejected, source: SourceReport) -> None:
@@ -170,23 +190,35 @@ class ImportRun:
             raise _TooManyRejectsError
 
     def _settle(self) -> None:
-        """Store what is in flight, then account for it."""
-        batch, self._batch, self._batch_bytes = self._batch, [], 0
-        if batch:
-            outcomes = self.store.ingest([pending.turn for pending in batch])
-            if self.rejects is not None:
-                self.rejects.flush()
-            refused: list[tuple[_Pending, Outcome]] = []
-            for pending, outcome in zip(batch, outcomes, strict=True):
-                if outcome.kind is OutcomeKind.REFUSED:
-                    refused.append((pending, outcome))
-                else:
-                    self._account(pending, outcome)
-            for pending, outcome in refused:
+        """Store everything that was read, and account for it."""
+        self._submit()
+        self._collect()
+
+    def _submit(self) -> None:
+        """Hand the batch to the store, as soon as it is done with the one before."""
+        self._collect()
+        batch, self._batch = self._batch, _Batch()
+        turns = [pending.turn for pending in batch.pending]
+        if turns:
+            self._in_flight = batch, self._storing.submit(self.store.ingest, turns)
+        else:
+            self._announce(batch)
+
+    def _collect(self) -> None:
+        """Wait for the batch in flight, then account for it."""
+        if self._in_flight is None:
+            return
+        (batch, stored), self._in_flight = self._in_flight, None
+        outcomes = stored.result()
+        if self.rejects is not None:
+            self.rejects.flush()
+        for pending, outcome in zip(batch.pending, outcomes, strict=True):
+            if outcome.kind is OutcomeKind.REFUSED:
                 error = RejectError(Reason.VALUE_REFUSED, outcome.message)
                 self._reject(rejected_record(pending.record, error), pending.source)
-        self._announce_if_idle()
-        self._check_rejects()
+            else:
+                self._account(pending, outcome)
+        self._announce(batch)
 
     def _account(self, pending: _Pending, outcome: Outcome) -> None:
         accounts, report = pending.source.accounts, self.report
@@ -201,18 +233,15 @@ class ImportRun:
             report.count_duplicate(pending.turn)
         self.observer.settled(pending.turn, pending.record.location, outcome)
 
-    def _announce_if_idle(self) -> None:
-        if not self._batch:
-            finished, self._finished = self._finished, []
-            for account in finished:
-                self.observer.source_done(account)
+    def _announce(self, batch: _Batch) -> None:
+        for account in batch.finished:
+            self.observer.source_done(account)
+        batch.finished.clear()
 
     def _end_early(self, status: Status, exit_code: int) -> None:
         self.report.status, self.report.exit_code = status, exit_code
         try:
             self._settle()
-        except _TooManyRejectsError:
-            pass
         except (DatabaseUnavailableError, SchemaError) as error:
             self._fail(error)
 

@@ -7,6 +7,8 @@ import os
 import pty
 import signal
 import subprocess
+import threading
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +30,31 @@ def _start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     )
 
 
+LINES = "".join(line(record(f"question {i}")) for i in range(1200))
+
+
+def _write_in_background(process: subprocess.Popen[bytes], lines: str) -> threading.Thread:
+    """Write to the process, which may be waiting for somebody to read what it writes."""
+
+    def write() -> None:
+        # The process may be gone before it has read everything.
+        with suppress(BrokenPipeError):
+            stdin = _pipe(process.stdin)
+            stdin.write(lines.encode())
+            stdin.flush()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    with suppress(BrokenPipeError):
+        _pipe(process.stdin).close()
+    _pipe(process.stdout).close()
+    _pipe(process.stderr).close()
+
+
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None
     return stream
@@ -38,11 +65,9 @@ def test_the_first_signal_finishes_what_is_in_flight(
     database: str, number: signal.Signals, status: int
 ) -> None:
     process = _start("import", "--dsn", database, "-v", "-o", "jsonl")
-    stdin, stdout = _pipe(process.stdin), _pipe(process.stdout)
-    # More than a batch, so that the first outcome tells that the run is under way.
-    for i in range(600):
-        stdin.write(line(record(f"question {i}")).encode())
-    stdin.flush()
+    stdout = _pipe(process.stdout)
+    # More than two batches, so that outcomes of the first are told while the pipe stays open.
+    writing = _write_in_background(process, LINES)
     first = json.loads(stdout.readline())
     # It waits for more of the pipe now or soon, and must leave nevertheless.
     process.send_signal(number)
@@ -52,22 +77,22 @@ def test_the_first_signal_finishes_what_is_in_flight(
     assert (summary["status"], summary["exit_code"]) == ("interrupted", status)
     assert summary["records"]["stored"] == len([first, *rest]) - 1
     assert b"Stopping after the turns in flight" in _pipe(process.stderr).read()
-    process.communicate()
+    writing.join()
+    _close(process)
 
 
 def test_a_run_after_an_interruption_completes_the_work(database: str) -> None:
     process = _start("import", "--dsn", database, "-v", "-o", "jsonl")
-    lines = "".join(line(record(f"question {i}")) for i in range(600))
-    stdin, stdout = _pipe(process.stdin), _pipe(process.stdout)
-    stdin.write(lines.encode())
-    stdin.flush()
-    stdout.readline()
+    writing = _write_in_background(process, LINES)
+    _pipe(process.stdout).readline()
     process.kill()
-    process.communicate()
-    done = tapes("import", "--dsn", database, "-o", "jsonl", stdin=lines)
+    writing.join()
+    process.wait()
+    _close(process)
+    done = tapes("import", "--dsn", database, "-o", "jsonl", stdin=LINES)
     records = done.summary["records"]
     assert done.status == 0
-    assert records["stored"] + records["duplicate"] == 600
+    assert records["stored"] + records["duplicate"] == 1200
     assert records["duplicate"] >= 512
 
 
