@@ -20,7 +20,10 @@ UPDATE nodes
 SET landings = 1, turn_at = created_at, turn_session_id = session_id
 WHERE num_nonnulls(stop_reason, prompt_tokens, completion_tokens, total_tokens) > 0;
 
-ALTER TABLE nodes ADD CONSTRAINT nodes_turn_lands_once CHECK (landings IN (0, 1));
+ALTER TABLE nodes
+    ADD CONSTRAINT nodes_turn_lands_once CHECK (landings IN (0, 1)),
+    ADD CONSTRAINT nodes_turn_session_id_fkey
+        FOREIGN KEY (org_id, turn_session_id) REFERENCES sessions (org_id, id);
 CREATE INDEX nodes_turn_idx ON nodes (org_id, turn_session_id, turn_at) WHERE landings = 1;
 
 ALTER TABLE sessions
@@ -42,7 +45,7 @@ SET auth_subject_at    = CASE WHEN auth_subject = ''      THEN '-infinity' ELSE 
     cwd_at             = CASE WHEN cwd IS NULL             THEN '-infinity' ELSE last_seen_at END,
     harness_version_at = CASE WHEN harness_version IS NULL THEN '-infinity' ELSE last_seen_at END,
     parent_at          = CASE WHEN parent_session_id IS NULL THEN '-infinity' ELSE last_seen_at END,
-    parent_key         = (SELECT p.harness_id || chr(31) || p.harness_session_id
+    parent_key         = (SELECT json_build_array(p.harness_id, p.harness_session_id)::text
                           FROM sessions AS p
                           WHERE p.org_id = s.org_id AND p.id = s.parent_session_id),
     harness_metadata   = CASE WHEN jsonb_typeof(harness_metadata) = 'object'
@@ -67,6 +70,6 @@ AS $$
     SELECT coalesce(jsonb_object_agg(k, pick -> k), '{}')
     FROM jsonb_object_keys(new) AS k
     WHERE NOT old ? k
-       OR (coalesce(new ->> k, '') <> '', (new_at ->> k)::bigint, (new -> k)::text COLLATE "C")
-        > (coalesce(old ->> k, '') <> '', (old_at ->> k)::bigint, (old -> k)::text COLLATE "C")
+       OR (coalesce(new ->> k, '') ~ '\S', (new_at ->> k)::bigint, (new -> k)::text COLLATE "C")
+        > (coalesce(old ->> k, '') ~ '\S', (old_at ->> k)::bigint, (old -> k)::text COLLATE "C")
 $$;

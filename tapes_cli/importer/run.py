@@ -227,10 +227,10 @@ class ImportRun:
             report.count_turn(
                 pending.turn, new_nodes=outcome.new_nodes, sanitised=outcome.sanitised
             )
-            report.new_sessions += outcome.new_session
         else:
             accounts.duplicate += 1
             report.count_duplicate(pending.turn)
+        report.new_sessions += outcome.new_session
         self.observer.settled(pending.turn, pending.record.location, outcome)
 
     def _announce(self, batch: _Batch) -> None:

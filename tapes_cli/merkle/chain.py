@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET = 32 << 20
 """Bytes of hashed content for which a builder remembers whole histories."""
 
+_LONGEST_USUAL_ROLE = 32
+
 ROOT_PARENT = ""
 """What stands for the parent of a root."""
 
@@ -91,8 +93,12 @@ def _canonical_blocks(projected: list[JSONObject]) -> bytes:
     return canonical_plain(projected)
 
 
-@lru_cache(maxsize=64)
 def _role(role: str) -> bytes:
+    return _usual_role(role) if len(role) <= _LONGEST_USUAL_ROLE else canonical(role)
+
+
+@lru_cache(maxsize=64)
+def _usual_role(role: str) -> bytes:
     return canonical(role)
 
 

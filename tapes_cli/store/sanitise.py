@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tapes_cli.store.base import ChainedTurn
 
 _REFUSED = re.compile("[\x00\ud800-\udfff]")
+_SHORT = 256
 _REPLACEMENT = "\ufffd"
 
 
@@ -34,9 +35,18 @@ class Clean:
     changed: bool
 
 
-@lru_cache(maxsize=4096)
 def clean_text(text: str) -> Clean:
-    """Return text that a text column takes. For the short values that many rows share."""
+    """Return text that a text column takes."""
+    return _clean_short(text) if len(text) <= _SHORT else _clean(text)
+
+
+@lru_cache(maxsize=4096)
+def _clean_short(text: str) -> Clean:
+    # Roles, models, harnesses: many rows share them.
+    return _clean(text)
+
+
+def _clean(text: str) -> Clean:
     cleaned = _REFUSED.sub(_REPLACEMENT, text)
     return Clean(cleaned, cleaned != text)
 

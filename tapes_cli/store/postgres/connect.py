@@ -6,6 +6,7 @@ shown only where nothing secret can be in them.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,6 +18,9 @@ from tapes_cli.errors import DatabaseUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# What psycopg logs when a pipeline ends early names the user, and every error is told anyway.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 PgConnection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 """A connection whose rows are tuples."""

@@ -206,15 +206,20 @@ class _Planner:
         head = self._facts.get(self._nodes[-1].hash)
         digest = turn_claim(self._turn)
         landed = head is not None and head.landed
-        if landed and head is not None and head.turn_claim == digest:
+        if landed and head is not None and (head.turn_claim == digest or self._tells_nothing()):
             return self._transaction
         session_id, new_session = self._session(counts=not landed)
+        kind, new_nodes = OutcomeKind.DUPLICATE, 0
         if not landed:
-            new_nodes = self._insert_nodes(session_id, digest)
-            self._transaction.outcome = Outcome(
-                OutcomeKind.STORED, new_nodes, new_session, self._note.seen
-            )
+            kind, new_nodes = OutcomeKind.STORED, self._insert_nodes(session_id, digest)
+        self._transaction.outcome = Outcome(kind, new_nodes, new_session, self._note.seen)
         return self._transaction
+
+    def _tells_nothing(self) -> bool:
+        """Tell whether a duplicate has no time of its own, so that nothing it says is newer."""
+        session = self._turn.session
+        fact = self._known.sessions.get(session) if session else None
+        return not self._turn.turn.captured.dated and fact is not None and not fact.placeholder
 
     def _session(self, *, counts: bool) -> tuple[UUID | None, bool]:
         """Take steps 3, 4 and 6: parent, session, counters. Return the id, and if it is new."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_CONNECTION = frozenset({"57P01", "57P02", "57P03", "26000", "42P05"})
 _TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014", "XX000"})
 _TRANSIENT_CLASS = "53"  # out of disk, memory or connections: somebody may mend it
 _BELIEF = frozenset({"23503", "23505", "23514"})
@@ -43,7 +44,7 @@ def fault(error: psycopg.Error) -> Fault:
     if state is None:
         lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         return Fault.CONNECTION if lost else Fault.RECORD
-    if state.startswith("08") or state in {"57P01", "57P02", "57P03"}:
+    if state.startswith("08") or state in _CONNECTION:
         return Fault.CONNECTION
     if state in _TRANSIENT or state.startswith(_TRANSIENT_CLASS):
         return Fault.TRANSIENT

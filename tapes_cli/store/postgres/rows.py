@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -22,7 +23,6 @@ _DISTANCE_BITS = 16
 _DIGEST_BITS = 47
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EMPTY_METADATA = "{}"
-_PARENT_SEPARATOR = "\x1f"
 BEGINNING_OF_TIME = "-infinity"
 """The capture time of a field that nobody has set: older than any."""
 
@@ -55,8 +55,7 @@ def owner_of(turn: ChainedTurn) -> bytes:
     session = turn.session
     key = (session.harness_id, session.harness_session_id) if session else ("", "")
     captured = turn.turn
-    parts = (*key, captured.provider, captured.agent_name, captured.project)
-    return "\x1f".join(parts).encode(errors="surrogatepass")
+    return json.dumps((*key, captured.provider, captured.agent_name, captured.project)).encode()
 
 
 def claim(owner: bytes, model: str, content: str, distance: int) -> int:
@@ -198,7 +197,7 @@ def session_row(turn: ChainedTurn, ids: tuple[UUID, UUID | None], note: Sanitise
     parent = turn.parent
 
     def field(value: str) -> tuple[str | None, datetime | str]:
-        return (note.text(value), at) if value else (None, BEGINNING_OF_TIME)
+        return (note.text(value), at) if value.strip() else (None, BEGINNING_OF_TIME)
 
     subject, subject_at = field(envelope.auth_subject)
     return (
@@ -212,9 +211,7 @@ def session_row(turn: ChainedTurn, ids: tuple[UUID, UUID | None], note: Sanitise
         *field(envelope.cwd),
         *field(envelope.harness_version),
         ids[1],
-        *field(
-            _PARENT_SEPARATOR.join((parent.harness_id, parent.harness_session_id)) if parent else ""
-        ),
+        *field(json.dumps((parent.harness_id, parent.harness_session_id)) if parent else ""),
         note.jsonb(metadata) if metadata else _EMPTY_METADATA,
         note.jsonb(dict.fromkeys(metadata, micros)) if metadata else _EMPTY_METADATA,
     )
@@ -231,7 +228,8 @@ def _natural_key(turn: ChainedTurn, session_id: UUID, note: Sanitised) -> Row:
 def placeholder_row(turn: ChainedTurn, parent_id: UUID, note: Sanitised) -> Row:
     """Return the values of the row that stands for a parent until its own first turn lands."""
     assert turn.parent is not None  # noqa: S101  # the caller has looked
-    at, subject = turn.turn.captured.at, note.text(turn.envelope.auth_subject)
+    at, subject = turn.turn.captured.at, turn.envelope.auth_subject
+    given = bool(subject.strip())
     return (
         turn.parent.org_id,
         parent_id,
@@ -239,6 +237,6 @@ def placeholder_row(turn: ChainedTurn, parent_id: UUID, note: Sanitised) -> Row:
         turn.parent.harness_session_id,
         at,
         at,
-        subject,
-        at if subject else BEGINNING_OF_TIME,
+        note.text(subject) if given else "",
+        at if given else BEGINNING_OF_TIME,
     )

@@ -8,6 +8,7 @@ commit makes all earlier ones durable).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -35,19 +36,23 @@ _DURABLE: tuple[LiteralString, ...] = (
 )
 
 
+_MOST_DOUBTS = 5
+"""How often others may change the database under a turn before it is refused."""
+
+
 @dataclass(slots=True)
 class _Batch:
     """Turns on their way, with what is settled of them so far, from the first on.
 
     `sent` holds the outcomes of turns that were sent, so that one that arrived before the
-    connection broke is not taken for somebody else's when it is found there. `doubted` are turns
-    for which a belief was refuted once.
+    connection broke is not taken for somebody else's when it is found there. `doubts` counts how
+    often a belief about a turn was refuted.
     """
 
     turns: Sequence[ChainedTurn]
     settled: list[Outcome] = field(default_factory=list)
     sent: dict[int, Outcome] = field(default_factory=dict)
-    doubted: set[int] = field(default_factory=set)
+    doubts: Counter[int] = field(default_factory=Counter)
 
 
 class PostgresStore:
@@ -110,9 +115,10 @@ class PostgresStore:
         """Decide about the first turn that is not settled: again, refused, or not ours to say."""
         index = len(batch.settled)
         kind = fault(error)
-        batch.sent.pop(index, None)
-        if kind is Fault.BELIEF and index not in batch.doubted:
-            batch.doubted.add(index)
+        for behind in range(index, len(batch.turns)):
+            batch.sent.pop(behind, None)  # stopped with the one that failed
+        if kind is Fault.BELIEF and batch.doubts[index] < _MOST_DOUBTS:
+            batch.doubts[index] += 1
         elif kind in {Fault.BELIEF, Fault.RECORD}:
             message = refusal(self._conn, error, batch.turns[index])
             batch.settled.append(Outcome(OutcomeKind.REFUSED, message=message))
@@ -128,7 +134,9 @@ class PostgresStore:
         except psycopg.Error as error:
             if fault(error) is Fault.CONNECTION:
                 raise
-            self._conn.execute("ROLLBACK")
+            # What psycopg believes to be prepared went down with the pipeline.
+            self._conn.close()
+            self._conn = self._connect()
             committed = next(
                 (i for i, commit in enumerate(commits) if commit and not _is_committed(commit)),
                 len(commits),
