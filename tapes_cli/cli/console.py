@@ -5,10 +5,11 @@ control characters made visible and never as markup.
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -52,13 +53,45 @@ def console(*, stderr: bool = False, no_color: bool = False) -> "Console":
 def say(message: str, *, quiet: bool = False) -> None:
     """Write one line for people to stderr."""
     if not quiet:
-        sys.stderr.write(visible(message) + "\n")
+        write_to_stderr(visible(message) + "\n")
+
+
+def write_to_stderr(text: str) -> None:
+    """Write to stderr at once; if nobody reads it any more, go on without."""
+    try:
+        sys.stderr.write(text)
         sys.stderr.flush()
+    except BrokenPipeError:
+        _send_to_nowhere(sys.stderr)
 
 
 def write_line(text: str) -> None:
-    """Write one line of results to stdout."""
-    sys.stdout.write(text + "\n")
+    """Write one line of results to stdout; if nobody reads them any more, go on without.
+
+    Whoever has seen enough of the results, as `head` has, does not want the work undone.
+    """
+    _write(text + "\n")
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        _send_to_nowhere(sys.stdout)
+
+
+def flush() -> None:
+    """Bring the results to whoever reads them, if anybody does."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _send_to_nowhere(sys.stdout)
+
+
+def _send_to_nowhere(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def write_json(value: dict[str, Any]) -> None:
@@ -81,7 +114,7 @@ class Results:
         if self._output is Output.JSONL:
             write_json(record)
         elif self._output is Output.JSON:
-            sys.stdout.write(self._separator + json.dumps(record, separators=(",", ":")))
+            _write(self._separator + json.dumps(record, separators=(",", ":")))
             self._separator = ",\n"
 
     def close(self, summary: dict[str, Any]) -> None:
@@ -90,9 +123,7 @@ class Results:
             write_json(summary)
         elif self._output is Output.JSON:
             opening = self._separator if self._separator != ",\n" else ""
-            sys.stdout.write(
-                f'{opening}\n], "summary": {json.dumps(summary, separators=(",", ":"))}}}\n'
-            )
+            _write(f'{opening}\n], "summary": {json.dumps(summary, separators=(",", ":"))}}}\n')
 
 
 def write_document(records: Iterable[dict[str, Any]], summary: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from tapes_cli.cli.reading import (
     reads_stdin,
     sources_of,
 )
+from tapes_cli.errors import UsageError
 from tapes_cli.model.sessionless import Sessionless
 
 if TYPE_CHECKING:
@@ -153,7 +154,13 @@ def _rejects_file(
     from tapes_cli.importer.rejects import RejectsFile  # noqa: PLC0415  # as above
 
     if named is not None:
-        return RejectsFile(named)
+        kept = RejectsFile(named)
+        if any(kept.is_file(Path(path)) for path in paths or [] if path != "-"):
+            raise UsageError(
+                f"{named} is both read and written.",
+                hint="Write the rejects of this run to another file.",
+            )
+        return kept
     if reads_stdin(paths):
         moment = utc_now().strftime("%Y%m%dT%H%M%SZ")
         folder = settings.data_dir(data_dir) / "rejects"

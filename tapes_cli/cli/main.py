@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tapes_cli.cli import db, migrate, sessions
-from tapes_cli.cli.console import say, visible
+from tapes_cli.cli.console import flush, say, visible
 from tapes_cli.cli.import_ import import_
 from tapes_cli.cli.validate import validate
 from tapes_cli.errors import TapesError
@@ -76,16 +76,14 @@ def run() -> None:
         if error.hint:
             say(f"       {error.hint}")
         sys.exit(error.exit_status)
-    except BrokenPipeError:
-        # Whoever read our output has enough; that is no failure of ours.
-        sys.stderr.close()
-        sys.exit(0)
     except Exception as error:
         if debug:
             raise
         say(f"Error: internal error: {type(error).__name__} {visible(_place(error))}")
         say("       Run it again with --debug for the traceback, and report it.")
         sys.exit(1)
+    finally:
+        flush()
 
 
 def _leave(signal_number: int, _frame: FrameType | None) -> None:

@@ -1,10 +1,9 @@
 """What `import` and `validate` print while they run and when they are done."""
 
-import sys
 import time
 from typing import Any
 
-from tapes_cli.cli.console import Results, console, say, visible, write_line
+from tapes_cli.cli.console import Results, console, say, visible, write_line, write_to_stderr
 from tapes_cli.cli.options import Output
 from tapes_cli.cli.places import place, reject_sentence
 from tapes_cli.cli.records import other_record, outcome_record
@@ -81,8 +80,7 @@ class Reporter:
         )
         if self._bar:
             width = max(self._stderr.width - 1, 20)
-            sys.stderr.write("\r\x1b[K" + visible(f"{text} · {source}")[:width])
-            sys.stderr.flush()
+            write_to_stderr("\r\x1b[K" + visible(f"{text} · {source}")[:width])
         else:
             self._say(f"{source}: {text}")
 
@@ -102,8 +100,7 @@ class Reporter:
 
     def _clear_bar(self) -> None:
         if self._bar:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            write_to_stderr("\r\x1b[K")
 
 
 _ENDINGS = {

@@ -11,6 +11,7 @@ import base64
 import errno
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -18,7 +19,6 @@ import orjson
 from tapes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from io import FileIO
     from pathlib import Path
 
     from tapes_cli.model.records import Rejected
@@ -42,16 +42,30 @@ def reject_record(rejected: Rejected) -> dict[str, Any]:
 
 
 class RejectsFile:
-    """Appends rejects to a file, which is made when the first one comes."""
+    """Appends rejects to a file."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: FileIO | None = None
+        """Open the file, so that it is known before the run whether that can be done.
 
-    @property
-    def written(self) -> bool:
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        self.path = path
+        self.written = False
         """Whether there was anything to write."""
-        return self._file is not None
+        self._made = not path.exists()
+        try:
+            # Rejects are captures: nobody else's business.
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = open(path, "ab", buffering=0, opener=_private)  # noqa: SIM115  # see close
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def is_file(self, path: Path) -> bool:
+        """Tell whether this path leads to the rejects file."""
+        with suppress(OSError):
+            return path.samefile(self.path)
+        return False
 
     def write(self, rejected: Rejected) -> None:
         """Append one reject.
@@ -59,14 +73,9 @@ class RejectsFile:
         Raises:
             UsageError: the file cannot be written.
         """
+        unwritten = memoryview(_line(rejected))
+        self.written = True
         try:
-            if self._file is None:
-                # Rejects are captures: nobody else's business.
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._file = open(  # noqa: SIM115  # closed by close()
-                    self.path, "ab", buffering=0, opener=_private
-                )
-            unwritten = memoryview(_line(rejected))
             while unwritten:
                 unwritten = unwritten[self._file.write(unwritten) :]
         except OSError as error:
@@ -78,8 +87,6 @@ class RejectsFile:
         Raises:
             UsageError: the disk does not take it.
         """
-        if self._file is None:
-            return
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -88,10 +95,11 @@ class RejectsFile:
             raise self._unwritable(error) from error
 
     def close(self) -> None:
-        """Flush and close."""
-        if self._file is not None:
-            with self._file:
-                self.flush()
+        """Flush and close; leave no empty file behind that was not there before."""
+        with self._file:
+            self.flush()
+        if self._made and not self.written:
+            self.path.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> UsageError:
         return UsageError(
@@ -110,6 +118,8 @@ def _line(rejected: Rejected) -> bytes:
 
 
 def _record_bytes(raw: bytes) -> bytes:
+    if not raw:
+        return b'"record":null'  # too long to keep, or unreadable: only its source has it
     try:
         orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tapes_cli.capture.reader import Reader
-from tapes_cli.errors import DatabaseUnavailableError, InterruptedRunError, SchemaError
+from tapes_cli.capture.sources import Source
+from tapes_cli.errors import (
+    DatabaseUnavailableError,
+    InterruptedRunError,
+    SchemaError,
+    UsageError,
+)
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Rejected, RejectError
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tapes_cli.capture.reader import Options
-    from tapes_cli.capture.sources import Source, SourceProblem
+    from tapes_cli.capture.sources import SourceProblem
     from tapes_cli.errors import TapesError
     from tapes_cli.importer.prepare import Preparer
     from tapes_cli.importer.rejects import RejectsFile
@@ -110,8 +116,6 @@ class ImportRun:
 
         Nothing is reported as stored that is not durable.
 
-        Raises:
-            UsageError: the rejects file cannot be written.
         """
         started = time.monotonic()
         try:
@@ -124,16 +128,22 @@ class ImportRun:
             self._end_early(Status.STOPPED, EXIT_STOPPED)
         except (DatabaseUnavailableError, SchemaError) as error:
             self._fail(error)
+        except UsageError as error:
+            self.rejects = None
+            self._end_early(Status.FAILED, error.exit_status)
+            self._fail(error)
         finally:
             self._storing.shutdown()
-            if self.rejects is not None:
-                self.rejects.close()
+        if self.rejects is not None:
+            self.rejects.close()
         self.report.close(time.monotonic() - started)
         return self.report
 
     def _read_all(self, sources: Iterable[Source | SourceProblem]) -> None:
         reader = Reader(self.options.reading)
         for source in sources:
+            if self._is_rejects_file(source):
+                continue
             account = SourceReport(source.name)
             self.report.sources += 1
             started = time.monotonic()
@@ -144,6 +154,15 @@ class ImportRun:
             self._batch.finished.append(account)
             if not self._batch.pending and self._in_flight is None:
                 self._announce(self._batch)
+
+    def _is_rejects_file(self, source: Source | SourceProblem) -> bool:
+        # It grows with every reject: reading it while writing it would never end.
+        return (
+            self.rejects is not None
+            and isinstance(source, Source)
+            and source.path is not None
+            and self.rejects.is_file(source.path)
+        )
 
     def _next(self, records: Iterator[Record]) -> Record | None:
         self.stop.waiting = True

@@ -277,6 +277,34 @@ def test_a_rejects_file_that_cannot_be_written_is_told(database: str) -> None:
     assert "/proc/none/x.jsonl cannot be written" in done.err
 
 
+def test_the_rejects_file_is_not_read_while_it_is_written(database: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("bad\n")
+    rejects = tmp_path / "rejects.jsonl"
+    for count in (1, 2):
+        done = tapes("import", "--dsn", database, "--rejects", rejects, "-o", "jsonl", tmp_path)
+        assert done.summary["records"]["rejected"] == 1
+        assert rejects.read_text().count("\n") == count
+    refused = tapes("import", "--dsn", database, "--rejects", rejects, rejects)
+    assert refused.status == 2
+    assert "is both read and written" in refused.err
+
+
+def test_a_rejects_file_that_stays_empty_is_not_left_behind(database: str, tmp_path: Path) -> None:
+    rejects = tmp_path / "rejects.jsonl"
+    done = tapes("import", "--dsn", database, "--rejects", rejects, stdin=line(record()))
+    assert done.status == 0
+    assert not rejects.exists()
+
+
+def test_a_full_disk_under_the_rejects_ends_the_run_with_its_accounts(database: str) -> None:
+    lines = line(record("a")) + "bad\n" + line(record("b"))
+    done = tapes("import", "--dsn", database, "--rejects", "/dev/full", "-o", "jsonl", stdin=lines)
+    assert done.status == 2
+    assert done.summary["status"] == "failed"
+    assert done.summary["records"]["stored"] == 1
+    assert "No space left on device" in done.err
+
+
 def test_a_named_server_is_never_migrated_silently(empty_database: str) -> None:
     refused = tapes("import", "--dsn", empty_database, stdin=line(record()))
     assert refused.status == 6

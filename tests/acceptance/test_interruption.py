@@ -123,6 +123,24 @@ def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_an_import_is_not_cut_short_by_a_reader_that_has_enough(database: str) -> None:
+    script = f'{COMMAND} import -v -o jsonl --dsn "{database}" | head -n 1; true'
+    done = subprocess.run(
+        ["sh", "-c", script],
+        input=LINES,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.count("\n") == 1
+    assert done.stderr.count("\n") == 1
+    assert "1200 stored" in done.stderr
+    again = tapes("import", "--dsn", database, "-o", "jsonl", stdin=LINES)
+    assert again.summary["records"]["duplicate"] == 1200
+
+
 def _on_a_terminal(*arguments: str, columns: int = 80) -> str:
     """Run a command with stderr and stdin on a terminal; return what it wrote there."""
     ours, theirs = pty.openpty()

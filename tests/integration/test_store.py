@@ -239,6 +239,79 @@ def test_a_refused_turn_is_refused_alone(
     assert missing == (0,)
 
 
+def test_many_refusals_in_one_batch_are_refused_each_alone(
+    store: PostgresStore, conn: psycopg.Connection[Any]
+) -> None:
+    huge = Usage(prompt_tokens=2**63 - 1)
+    turns = [
+        make_turn([f"q{i}", *"abcdefgh"[: i % 8], "a"], i, session(), huge if i % 3 else None)
+        for i in range(60)
+    ]
+    outcomes = store.ingest(turns)
+    assert _kinds(outcomes) == [REFUSED if i % 3 else STORED for i in range(60)]
+    assert _session(conn)["turn_count"] == 20
+
+
+def test_turns_behind_a_refuted_belief_are_not_called_ours(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = PostgresStore(database), PostgresStore(database)
+    turns = [make_turn([f"q{i}", "a"], i, session("s1")) for i in range(5)]
+    second.ingest([make_turn("xy", 9, session("s1"))])
+    first.ingest(turns)
+    _blind(second, monkeypatch)
+    assert _kinds(second.ingest(turns)) == [DUPLICATE] * 5
+    first.close()
+    second.close()
+
+
+def test_an_undated_duplicate_never_moves_a_session_that_is_there(
+    store: PostgresStore, conn: psycopg.Connection[Any]
+) -> None:
+    def captured(name: str, seconds: int) -> ChainedTurn:
+        turn = make_turn("ab", 0, session(name=name))
+        turn.turn.captured = CaptureTime(EPOCH + timedelta(seconds=seconds), TimeSource.CLOCK)
+        return turn
+
+    store.ingest([captured("one", 1), captured("two", 2)])
+    before = rows(conn)
+    store.ingest([captured("one", 3), captured("two", 4)])
+    assert rows(conn) == before
+
+
+def test_a_blank_subject_or_value_never_erases(
+    store: PostgresStore, conn: psycopg.Connection[Any]
+) -> None:
+    store.ingest(
+        [
+            make_turn("ab", 1, session(auth_subject="me", harness_metadata={"k": "v"})),
+            make_turn("abcd", 2, session(auth_subject="  ", harness_metadata={"k": " "})),
+        ]
+    )
+    assert _session(conn)["auth_subject"] == "me"
+    assert _session(conn)["harness_metadata"] == {"k": "v"}
+
+
+def test_parents_are_told_apart_whatever_is_in_their_names(
+    store: PostgresStore, conn: psycopg.Connection[Any]
+) -> None:
+    parents = [("a\x1fb", "c"), ("a", "b\x1fc")]
+    found = []
+    for order in (parents, parents[::-1]):
+        conn.execute("TRUNCATE nodes, sessions")
+        store._known.forget()
+        store.ingest([make_turn([p[0], "x"], 1, session(parent=p)) for p in order])
+        found.append(rows(conn)["sessions"])
+    assert found[0] == found[1]
+
+
+def test_a_duplicate_that_makes_a_session_says_so(store: PostgresStore) -> None:
+    store.ingest([make_turn("ab", 1, session("s1"))])
+    assert store.ingest([make_turn("ab", 1, session("s2"))]) == [
+        Outcome(DUPLICATE, new_session=True)
+    ]
+
+
 def _blind(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the store at its beliefs until one is refuted, as if it had looked just before."""
     forget = store._known.forget

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +19,6 @@ from tapes_cli.model.records import Incomplete, Location, Rejected, RejectError,
 from tapes_cli.model.sessionless import Sessionless
 from tapes_cli.store.memory import MemoryStore
 from tests.support.turns import make_turn, session
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PLACE = Location("a.jsonl", 3, 40)
 
@@ -103,9 +100,27 @@ def test_rejects_are_made_only_when_there_are_any(tmp_path: Path) -> None:
     assert not rejects.path.exists()
 
 
-def test_a_full_disk_is_told() -> None:
-    from pathlib import Path  # noqa: PLC0415  # at run time here alone
+def test_what_was_not_kept_cannot_be_tried_again(tmp_path: Path) -> None:
+    rejects = RejectsFile(tmp_path / "r.jsonl")
+    rejects.write(_rejected(b""))
+    rejects.close()
+    (record,) = read(Source("r", rejects.path))
+    assert isinstance(record, Rejected)
+    assert record.reason is Reason.RECORD_INVALID
+    assert "import its source again" in record.message
 
+
+def test_the_rejects_file_is_told_from_others(tmp_path: Path) -> None:
+    rejects = RejectsFile(tmp_path / "r.jsonl")
+    (tmp_path / "link").symlink_to(rejects.path)
+    (tmp_path / "other").touch()
+    assert rejects.is_file(tmp_path / "link")
+    assert not rejects.is_file(tmp_path / "other")
+    assert not rejects.is_file(tmp_path / "none")
+    rejects.close()
+
+
+def test_a_full_disk_is_told() -> None:
     rejects = RejectsFile(Path("/dev/full"))
     with pytest.raises(UsageError, match="cannot be written: No space left on device"):
         rejects.write(_rejected(b"{}"))

@@ -42,6 +42,12 @@ def _items(record: JSONObject) -> Iterator[Item]:
 
 def _record(record: JSONObject) -> JSON:
     if "record" in record:
+        if record["record"] is None:
+            raise RejectError(
+                Reason.RECORD_INVALID,
+                "the rejected record was too large to keep, or unreadable; import its source again",
+                "/record",
+            )
         return record["record"]
     if isinstance(text := record.get("record_text"), str):
         return decode_exact(text.encode(errors="surrogatepass"))
