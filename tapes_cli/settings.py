@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tapes_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,7 +33,13 @@ class Connection:
 
 
 def connection(dsn: str | None, environ: Mapping[str, str] = os.environ) -> Connection:
-    """Choose the database: the option, TAPES_DSN, DATABASE_URL, libpq's variables, embedded."""
+    """Choose the database: the option, TAPES_DSN, DATABASE_URL, libpq's variables, embedded.
+
+    Raises:
+        UsageError: the option is given and empty, as an unset variable of a script makes it.
+    """
+    if dsn is not None and not dsn.strip():
+        raise UsageError("--dsn is empty.", hint="Name a server, or leave the option out.")
     if dsn:
         return Connection(dsn, "--dsn")
     for variable in ("TAPES_DSN", "DATABASE_URL"):

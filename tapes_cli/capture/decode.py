@@ -75,9 +75,7 @@ def decode_exact(data: bytes) -> JSON:
             text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_constant
         )
     except json.JSONDecodeError as error:
-        raise RejectError(
-            Reason.NOT_JSON, f"the line is not valid JSON at column {error.colno}: {error.msg}"
-        ) from None
+        raise RejectError(Reason.NOT_JSON, _not_json(text, error)) from None
     except RecursionError:
         raise too_deep() from None
 
@@ -185,3 +183,9 @@ def _parse_float(text: str) -> int | float:
 
 def _parse_constant(name: str) -> NoReturn:
     raise RejectError(Reason.NUMBER_OVERFLOW, f"the line holds {name}, which JSON has not")
+
+
+def _not_json(text: str, error: json.JSONDecodeError) -> str:
+    if text.strip() in {"{", "["}:
+        return "the document goes over several lines; write each record on one line (jq -c . FILE)"
+    return f"the line is not valid JSON at column {error.colno}: {error.msg}"

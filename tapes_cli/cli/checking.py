@@ -4,7 +4,7 @@ from tapes_cli.cli.console import Results, say, write_line
 from tapes_cli.cli.options import Output
 from tapes_cli.cli.places import place, reject_sentence
 from tapes_cli.cli.records import other_record, turn_record
-from tapes_cli.cli.reporting import count, detail_lines
+from tapes_cli.cli.reporting import INCOMPLETE, count, detail_lines
 from tapes_cli.importer.report import Report
 from tapes_cli.model.records import Incomplete, Location, Record, Rejected
 from tapes_cli.store.base import ChainedTurn
@@ -28,7 +28,7 @@ class CheckReporter:
         if self._text and isinstance(record, Rejected):
             say(f"Rejected {reject_sentence(record)}")
         elif self._text and isinstance(record, Incomplete):
-            say(f"Incomplete {place(record.location)}: the last line is still being written")
+            say(f"Incomplete {place(record.location)}: {INCOMPLETE}")
 
     def done(self, report: Report) -> None:
         """Write the summary."""

@@ -6,6 +6,30 @@ from pathlib import Path
 
 from tapes_cli import settings
 from tapes_cli.cli.console import say
+from tapes_cli.errors import UsageError
+
+
+@contextmanager
+def open_existing_database(
+    dsn: str | None, data_dir: Path | None, *, quiet: bool = False
+) -> Iterator[tuple[str, settings.Connection]]:
+    """Give the chosen database as `open_database` does, but never create the embedded one.
+
+    Raises:
+        UsageError: nothing has been imported into the embedded database yet.
+        DatabaseUnavailableError: the embedded server cannot be started.
+    """
+    if settings.connection(dsn).embedded:
+        from tapes_cli.store.embedded import EmbeddedServer  # noqa: PLC0415  # keeps start-up fast
+
+        folder = settings.data_dir(data_dir)
+        if not EmbeddedServer(folder).status().initialised:
+            raise UsageError(
+                f"There is no embedded database in {folder}: nothing was imported yet.",
+                hint="Import something with tapes-cli import PATH, or name a server with --dsn.",
+            )
+    with open_database(dsn, data_dir, quiet=quiet) as opened:
+        yield opened
 
 
 @contextmanager

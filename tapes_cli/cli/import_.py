@@ -124,6 +124,8 @@ def import_(
             store.close()
     if kept is not None and kept.written:
         report.rejects_file = str(kept.path)
+    if not report.sources:
+        say("There is nothing to import: the arguments name no files.", quiet=quiet)
     reporter.done(report)
     if report.failure:
         say(f"Error: {report.failure}")
@@ -164,5 +166,16 @@ def _rejects_file(
     if reads_stdin(paths):
         moment = utc_now().strftime("%Y%m%dT%H%M%SZ")
         folder = settings.data_dir(data_dir) / "rejects"
+        _make_private(folder)
         return RejectsFile(folder / f"stdin-{moment}-{os.getpid()}.jsonl")
     return None
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"Rejects from stdin cannot be kept in {folder}: {error.strerror}.",
+            hint="Name a file with --rejects, or another folder with --data-dir.",
+        ) from error

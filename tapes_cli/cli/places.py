@@ -25,4 +25,7 @@ def place(location: Location, pointer: str = "") -> str:
 
 def reject_sentence(rejected: Rejected) -> str:
     """Return one line that says where a reject stands and why it is one."""
-    return f"{place(rejected.location, rejected.pointer)}: {rejected.message} [{rejected.reason}]"
+    path = pointer_path(rejected.pointer)
+    # Some messages begin with the path themselves.
+    pointer = "" if path and rejected.message.startswith(f"{path} ") else rejected.pointer
+    return f"{place(rejected.location, pointer)}: {rejected.message} [{rejected.reason}]"

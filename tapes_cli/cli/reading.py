@@ -99,7 +99,9 @@ def sources_of(paths: list[str] | None) -> "Iterator[Source | SourceProblem]":
         arguments = ["-"]
     for argument in arguments:
         if argument != "-" and not os.path.lexists(argument) and not glob.has_magic(argument):
-            raise UsageError(f"{argument}: no such file or folder.", hint="Check the path.")
+            raise UsageError(
+                f"{argument or repr(argument)}: no such file or folder.", hint="Check the path."
+            )
     return expand(arguments)
 
 

@@ -11,6 +11,7 @@ from tapes_cli.importer.report import Report, SourceReport, Status
 from tapes_cli.model.records import Incomplete, Location, Record, Rejected
 from tapes_cli.store.base import ChainedTurn, Outcome
 
+INCOMPLETE = "the last line has no newline and does not parse: cut short, or still being written"
 _SHOWN_REJECTS = 10
 _LOG_EVERY_SECONDS = 30.0
 _BAR_EVERY_SECONDS = 0.1
@@ -26,6 +27,7 @@ class Reporter:
         self._quiet = quiet
         self._verbose = verbose
         self._rejects_shown = 0
+        self._incomplete_shown = 0
         self._results = Results(output)
         self._last = time.monotonic()
         self._stderr = console(stderr=True, no_color=no_color)
@@ -43,9 +45,10 @@ class Reporter:
         if isinstance(record, Rejected) and self._rejects_shown < _SHOWN_REJECTS:
             self._rejects_shown += 1
             self._say(f"Rejected {reject_sentence(record)}")
-        elif isinstance(record, Incomplete):
+        elif isinstance(record, Incomplete) and self._incomplete_shown < _SHOWN_REJECTS:
+            self._incomplete_shown += 1
             where = place(record.location)
-            self._say(f"Incomplete {where}: the last line is still being written")
+            self._say(f"Incomplete {where}: {INCOMPLETE}")
 
     def settled(self, turn: ChainedTurn, location: Location, outcome: Outcome) -> None:
         """Report a turn that was stored or was there before, if asked to say more."""
@@ -90,7 +93,7 @@ class Reporter:
         self._results.close(report.as_dict())
         if self._output is Output.TEXT:
             if (hidden := report.records.rejected - self._rejects_shown) > 0:
-                say(f"… and {hidden:,} more.")
+                say(f"… and {hidden:,} more rejected: validate names all, --rejects keeps them.")
             for line in () if self._quiet else summary_lines(report):
                 write_line(line)
 
@@ -106,7 +109,7 @@ class Reporter:
 _ENDINGS = {
     Status.OK: "",
     Status.REJECTS: "",
-    Status.STOPPED: " Stopped: too many records were rejected.",
+    Status.STOPPED: " Stopped by --strict or --max-errors.",
     Status.INTERRUPTED: " Interrupted: what is called stored is stored. Run it again to go on.",
     Status.FAILED: " Failed: what is called stored is stored.",
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from tapes_cli.cli.console import Results, console, say
-from tapes_cli.cli.database import open_database
+from tapes_cli.cli.database import open_existing_database
 from tapes_cli.cli.options import (
     DataDirOption,
     DebugOption,
@@ -204,7 +204,7 @@ def _database(dsn: str | None, data_dir: Path | None, *, quiet: bool) -> "Iterat
     from tapes_cli.store.postgres.queries import open_queries  # noqa: PLC0415  # keeps start-up fast
 
     with (
-        open_database(dsn, data_dir, quiet=quiet) as (address, chosen),
+        open_existing_database(dsn, data_dir, quiet=quiet) as (address, chosen),
         open_queries(address, chosen.origin) as queries,
     ):
         yield queries

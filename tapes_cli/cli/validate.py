@@ -29,8 +29,9 @@ def validate(
 ) -> None:
     """Read captures as import would, without a database: what would be rejected, and why.
 
-    With -o jsonl every record is a line, in input order: turns with the hashes of their chain,
-    root first, and rejects with their place and reason; the summary comes last.
+    Every record that would be rejected is named. With -o jsonl every record is a line, in input
+    order: turns with the hashes of their chain, root first, and rejects with their place and
+    reason; the summary comes last.
 
     \b
     tapes-cli validate ~/captures

@@ -56,7 +56,6 @@ class RejectsFile:
         self._made = not path.exists()
         try:
             # Rejects are captures: nobody else's business.
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = open(path, "ab", buffering=0, opener=_private)  # noqa: SIM115  # see close
         except OSError as error:
             raise self._unwritable(error) from error

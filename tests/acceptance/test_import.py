@@ -181,7 +181,7 @@ def test_max_errors_bears_as_many(database: str) -> None:
 def test_only_the_first_rejects_are_shown(database: str) -> None:
     done = tapes("import", "--dsn", database, stdin="x\n" * 12)
     assert done.err.count("Rejected ") == 10
-    assert "… and 2 more." in done.err
+    assert "… and 2 more rejected" in done.err
 
 
 def test_a_line_that_is_being_written_is_incomplete(database: str, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_line_that_is_being_written_is_incomplete(database: str, tmp_path: Pat
         "byte_offset": len(line(record())),
     }
     told = tapes("import", "--dsn", database, capture)
-    assert f"Incomplete {capture}:2: the last line is still being written" in told.err
+    assert f"Incomplete {capture}:2: the last line has no newline" in told.err
 
 
 def test_a_damaged_archive_is_an_error_behind_its_good_lines(database: str, tmp_path: Path) -> None:
@@ -260,6 +260,8 @@ def test_org_and_project_are_given_to_turns_that_have_none(database: str) -> Non
     [
         (["no-such-file.jsonl"], "no-such-file.jsonl: no such file or folder."),
         (["--org", "acme", "-"], "--org is not a UUID."),
+        ([""], "'': no such file or folder."),
+        (["--dsn", "", "-"], "--dsn is empty."),
     ],
 )
 def test_wrong_usage_is_told_in_a_sentence(
@@ -269,6 +271,24 @@ def test_wrong_usage_is_told_in_a_sentence(
     assert done.status == 2
     assert sentence in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_folder_without_files_is_told(database: str, tmp_path: Path) -> None:
+    done = tapes("import", "--dsn", database, tmp_path)
+    assert done.status == 0
+    assert "the arguments name no files" in done.err
+
+
+def test_a_document_over_several_lines_is_recognised(database: str) -> None:
+    done = tapes("import", "--dsn", database, stdin=json.dumps(record(), indent=1))
+    assert done.status == 3
+    assert "the document goes over several lines" in done.err
+
+
+def test_keys_that_may_be_content_are_not_repeated(database: str) -> None:
+    done = tapes("import", "--dsn", database, stdin=line({"my password is hunter2": 1, "a_b": 2}))
+    assert "hunter2" not in done.err
+    assert "…, a_b" in done.err
 
 
 def test_a_rejects_file_that_cannot_be_written_is_told(database: str) -> None:

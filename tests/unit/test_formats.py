@@ -114,9 +114,9 @@ class TestDetection:
             assert reject(item.record).reason is reason
 
     def test_unrecognised_record_shows_its_first_keys_harmlessly(self) -> None:
-        keys = ["\x1b[31mred", "k" * 100, "\ud800\u202e", "d", "e", "secret"]
+        keys = ["\x1b[31mred", "k" * 100, "my password is", "d", "e", "secret"]
         message = refused(dict.fromkeys(keys)).message
-        shown = f"\ufffd[31mred, {'k' * 40}, \ufffd\ufffd, d, e, …"
+        shown = "…, …, …, d, e, …"
         assert message == f"no known capture format has a record with the keys {shown}"
         assert refused({}).message == "the record is empty"
 

@@ -81,7 +81,7 @@ def test_rejects_end_a_good_run_with_3_but_do_not_hide_another_end() -> None:
 def test_a_reject_keeps_the_records_own_bytes(
     tmp_path: Path, raw: bytes, field: str, value: object
 ) -> None:
-    rejects = RejectsFile(tmp_path / "made" / "r.jsonl")
+    rejects = RejectsFile(tmp_path / "r.jsonl")
     rejects.write(_rejected(raw))
     rejects.close()
     kept = json.loads(rejects.path.read_text())

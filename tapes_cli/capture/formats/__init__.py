@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from typing import TYPE_CHECKING
 
 from tapes_cli.capture.formats import batch, refused, rejects, turn_records
@@ -26,7 +26,7 @@ FORMATS = (
 """In the order in which they are asked; the first that recognises a record has it."""
 
 _KEYS_SHOWN = 5
-_KEY_LENGTH = 40
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}")
 
 
 def detect(record: JSONObject) -> Format:
@@ -48,6 +48,5 @@ def detect(record: JSONObject) -> Format:
 
 
 def _shown(key: str) -> str:
-    """Return the start of a key, without what could move a terminal's cursor or not be encoded."""
-    start = key[:_KEY_LENGTH]
-    return "".join("\ufffd" if unicodedata.category(c).startswith("C") else c for c in start)
+    """Return a key that reads like the name of a field; anything else may be content."""
+    return key if _NAME.fullmatch(key) else "…"
