@@ -104,7 +104,7 @@ class Reader:
             items = opened.items()
         except RejectError as error:
             if not line.terminated and error.reason in _CUT_SHORT:
-                yield Incomplete(location)
+                yield Incomplete(location, line.data)
             else:
                 yield _rejected(location, error, line.data)
             return

@@ -67,12 +67,12 @@ class Accounts:
 
 @dataclass(slots=True)
 class SourceReport:
-    """The accounts of one source. `error` says why it could not be read to its end."""
+    """The accounts of one source. `again` tells whether it can be read again, as a file can."""
 
     name: str
+    again: bool = True
     accounts: Accounts = field(default_factory=Accounts)
     seconds: float = 0.0
-    error: str = ""
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from tapes_cli.errors import (
 )
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
 from tapes_cli.model.reasons import Reason
-from tapes_cli.model.records import Accepted, Rejected, RejectError
+from tapes_cli.model.records import Accepted, Incomplete, Rejected, RejectError
 from tapes_cli.store.base import OutcomeKind
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class ImportRun:
         for source in sources:
             if self._is_rejects_file(source):
                 continue
-            account = SourceReport(source.name)
+            account = SourceReport(source.name, not _is_stdin(source))
             self.report.sources += 1
             started = time.monotonic()
             records = reader.read(source)
@@ -177,6 +177,8 @@ class ImportRun:
         elif isinstance(record, Rejected):
             self._reject(record, source)
         else:
+            if isinstance(record, Incomplete) and not source.again:
+                self._keep(_incomplete(record))
             source.accounts.count(record)
             self.report.count_other(record)
             self.observer.other(record)
@@ -197,11 +199,14 @@ class ImportRun:
             self.observer.progress(self.report, source.name)
 
     def _reject(self, rejected: Rejected, source: SourceReport) -> None:
-        if self.rejects is not None:
-            self.rejects.write(rejected)
+        self._keep(rejected)
         source.accounts.count(rejected)
         self.report.count_other(rejected)
         self.observer.other(rejected)
+
+    def _keep(self, rejected: Rejected) -> None:
+        if self.rejects is not None:
+            self.rejects.write(rejected)
 
     def _check_rejects(self) -> None:
         bearable = self.options.max_rejects
@@ -268,6 +273,16 @@ class ImportRun:
         self.report.status, self.report.exit_code = Status.FAILED, error.exit_status
         self.report.failure = str(error)
         self.report.failure_hint = error.hint
+
+
+def _is_stdin(source: Source | SourceProblem) -> bool:
+    return isinstance(source, Source) and source.path is None
+
+
+def _incomplete(record: Incomplete) -> Rejected:
+    """Return what is kept of an unfinished line that cannot be read again."""
+    message = "the last line has no newline and does not parse"
+    return Rejected(record.location, Reason.INCOMPLETE, message, "", record.raw)
 
 
 def rejected_record(record: Accepted, error: RejectError) -> Rejected:

@@ -72,9 +72,10 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Incomplete:
-    """A last line that somebody is still writing."""
+    """A last line that somebody is still writing. `raw` is what there is of it."""
 
     location: Location
+    raw: bytes = b""
 
 
 Record = Accepted | Rejected | Skipped | Incomplete

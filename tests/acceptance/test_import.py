@@ -157,6 +157,19 @@ def test_rejects_from_a_pipe_are_kept(database: str, tmp_path: Path) -> None:
     assert json.loads(kept.read_text())["record_base64"] == "/w=="
 
 
+def test_an_unfinished_line_from_a_pipe_is_kept(database: str, tmp_path: Path) -> None:
+    unfinished = '{"provider": "anthr'
+    done = tapes(
+        "import",
+        *("--dsn", database, "-o", "jsonl"),
+        stdin=line(record()) + unfinished,
+        env={"TAPES_DATA_DIR": str(tmp_path)},
+    )
+    (kept,) = (tmp_path / "rejects").iterdir()
+    assert done.summary["records"]["incomplete"] == 1
+    assert json.loads(kept.read_text())["record_text"] == unfinished
+
+
 def test_strict_stops_at_the_first_reject(database: str) -> None:
     lines = line(record("a")) + "bad\n" + line(record("b"))
     done = tapes("import", "--dsn", database, "--strict", "-o", "jsonl", stdin=lines)
