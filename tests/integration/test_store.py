@@ -312,6 +312,21 @@ def test_a_duplicate_that_makes_a_session_says_so(store: PostgresStore) -> None:
     ]
 
 
+def test_the_planner_knows_the_tables_after_the_first_batch(
+    store: PostgresStore, conn: psycopg.Connection[Any]
+) -> None:
+    store.ingest([make_turn([f"q{i}", "a"], i, session(f"s{i}")) for i in range(200)])
+    checked = conn.execute(
+        "EXPLAIN SELECT 1 FROM ONLY sessions WHERE org_id = gen_random_uuid()"
+        " AND id = gen_random_uuid() FOR KEY SHARE"
+    ).fetchall()
+    assert any("sessions_pkey" in row[0] or "Seq Scan" in row[0] for row in checked)
+    known = conn.execute(
+        "SELECT reltuples FROM pg_class WHERE relname IN ('sessions', 'nodes') ORDER BY relname"
+    ).fetchall()
+    assert known == [(400,), (200,)]
+
+
 def _blind(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the store at its beliefs until one is refuted, as if it had looked just before."""
     forget = store._known.forget

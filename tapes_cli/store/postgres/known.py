@@ -19,11 +19,18 @@ if TYPE_CHECKING:
     from tapes_cli.model.envelope import SessionKey
     from tapes_cli.store.base import ChainedTurn
 
+# One row by key for each: a plain join tempts the planner to go through all sessions of the org.
 _SESSIONS = """
-SELECT harness_id, harness_session_id, id, placeholder, auth_subject_own
-FROM sessions
-WHERE org_id = %s
-  AND (harness_id, harness_session_id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+SELECT s.harness_id, s.harness_session_id, s.id, s.placeholder, s.auth_subject_own
+FROM unnest(%s::text[], %s::text[]) AS wanted (harness_id, harness_session_id)
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM sessions
+    WHERE org_id = %s
+      AND harness_id = wanted.harness_id
+      AND harness_session_id = wanted.harness_session_id
+    LIMIT 1
+) AS s
 """
 
 _NODES = """
@@ -104,7 +111,7 @@ class Known:
         for org_id, keys in wanted.items():
             by_name = {(key.harness_id, key.harness_session_id): key for key in keys}
             names = list(by_name)
-            rows = conn.execute(_SESSIONS, (org_id, [n[0] for n in names], [n[1] for n in names]))
+            rows = conn.execute(_SESSIONS, ([n[0] for n in names], [n[1] for n in names], org_id))
             for harness_id, session_id, row_id, placeholder, subject_own in rows:
                 self.sessions[by_name[harness_id, session_id]] = SessionFact(
                     row_id, placeholder, placeholder or not subject_own

@@ -36,6 +36,13 @@ _DURABLE: tuple[LiteralString, ...] = (
 )
 
 
+_NEVER_ANALYSED = """
+SELECT EXISTS (
+    SELECT FROM pg_class
+    WHERE oid IN (to_regclass('sessions'), to_regclass('nodes')) AND reltuples <= 0
+)
+"""
+
 _MOST_DOUBTS = 5
 """How often others may change the database under a turn before it is refused."""
 
@@ -63,6 +70,8 @@ class PostgresStore:
         self._backoff = backoff or Backoff()
         self._known = Known()
         self._conn = self._connect()
+        row = self._conn.execute(_NEVER_ANALYSED).fetchone()
+        self._never_analysed = row is not None and row[0]
 
     def _connect(self) -> psycopg.Connection[Any]:
         conn = connect(self._dsn)
@@ -110,6 +119,17 @@ class PostgresStore:
                 self._settle_failure(batch, error)
         for statement in _DURABLE:
             self._conn.execute(statement)
+        self._analyse_once()
+
+    def _analyse_once(self) -> None:
+        """Tell the planner what the tables hold, once the first batch is in them.
+
+        Without statistics it takes every index that begins with the org for equally good, goes
+        through all sessions of the org for each reference it checks, and keeps to that plan.
+        """
+        if self._never_analysed:
+            self._never_analysed = False
+            self._conn.execute("ANALYZE sessions, nodes")
 
     def _settle_failure(self, batch: _Batch, error: psycopg.Error) -> None:
         """Decide about the first turn that is not settled: again, refused, or not ours to say."""
