@@ -1,6 +1,7 @@
 """`tapes-cli import`: read captures, store turns."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,27 +110,14 @@ def import_(
     ):
         bring_up_to_date(address, chosen, migrate=migrate, quiet=quiet)
         kept = _rejects_file(rejects, paths, data_dir)
-        store = PostgresStore(address)
-        try:
-            run = ImportRun(
-                store,
-                Preparer(sessionless, org_of(org)),
-                options,
-                reporter,
-                stop,
-                kept,
-            )
-            report = run.run(sources)
-        finally:
-            store.close()
+        with closing(PostgresStore(address)) as store:
+            preparer = Preparer(sessionless, org_of(org))
+            report = ImportRun(store, preparer, options, reporter, stop, kept).run(sources)
     if kept is not None and kept.written:
         report.rejects_file = str(kept.path)
     if not report.sources:
         say("There is nothing to import: the arguments name no files.", quiet=quiet)
     reporter.done(report)
-    if report.failure:
-        say(f"Error: {report.failure}")
-        say(f"       {report.failure_hint}")
     raise typer.Exit(report.exit_code)
 
 

@@ -96,6 +96,9 @@ class Reporter:
                 say(f"… and {hidden:,} more rejected: validate names all, --rejects keeps them.")
             for line in () if self._quiet else summary_lines(report):
                 write_line(line)
+        if report.failure:
+            say(f"Error: {report.failure}")
+            say(f"       {report.failure_hint}")
 
     def _say(self, message: str) -> None:
         self._clear_bar()
