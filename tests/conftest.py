@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from tapes_cli.store.embedded import EmbeddedServer
 
@@ -23,6 +24,10 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 # In bytes. Each server that a test creates takes 50 MB.
 ROOMY = 6e9
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 _numbers = count(1)
 
