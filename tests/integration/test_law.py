@@ -28,7 +28,7 @@ _LAW = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
-names = st.sampled_from(["", "n1", "n2"])
+names = st.sampled_from(["", " ", "n1", "n2"])
 envelopes = st.builds(
     Envelope,
     # Few sessions, so that their turns meet.

@@ -155,6 +155,15 @@ def test_a_placeholder_is_filled_in_and_keeps_its_id(
     assert _session(conn, "child")["parent_session_id"].endswith("/claude/s1")
 
 
+def test_a_parent_without_a_subject_of_its_own_borrows_one_later_too(
+    store: PostgresStore, conn: psycopg.Connection[Any]
+) -> None:
+    child = session("child", parent=("claude", "s1"), auth_subject="of the child")
+    store.ingest([make_turn("ab", 1, session(auth_subject=" ")), make_turn("xy", 5, child)])
+    assert _session(conn)["auth_subject"] == "of the child"
+    assert _session(conn)["last_seen_at"] == "2025-01-01T00:00:01+00:00"
+
+
 def test_the_parent_may_be_of_another_harness(
     store: PostgresStore, conn: psycopg.Connection[Any]
 ) -> None:

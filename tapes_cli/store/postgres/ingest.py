@@ -59,6 +59,10 @@ ON CONFLICT (org_id, harness_id, harness_session_id) DO UPDATE SET
         THEN EXCLUDED.auth_subject ELSE s.auth_subject END,
     auth_subject_at = CASE WHEN NOT s.auth_subject_own
         THEN GREATEST(s.auth_subject_at, EXCLUDED.auth_subject_at) ELSE s.auth_subject_at END
+WHERE s.placeholder AND (EXCLUDED.started_at < s.started_at
+                         OR EXCLUDED.last_seen_at > s.last_seen_at)
+   OR NOT s.auth_subject_own AND (EXCLUDED.auth_subject_at, EXCLUDED.auth_subject COLLATE "C")
+                               > (s.auth_subject_at, s.auth_subject)
 """
 
 SESSION = """
@@ -229,7 +233,7 @@ class _Planner:
         parent_id = self._parent(turn.parent) if turn.parent else None
         fact = self._known.sessions.get(turn.session)
         session_id = fact.id if fact else uuid7()
-        borrows = not turn.envelope.auth_subject and (fact is None or fact.borrower)
+        borrows = not turn.envelope.auth_subject.strip() and (fact is None or fact.borrower)
         self._known.sessions[turn.session] = SessionFact(
             session_id, placeholder=False, borrower=borrows
         )
