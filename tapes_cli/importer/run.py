@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _BATCH_TURNS = 512
 _BATCH_BYTES = 4 << 20
+_BATCH_SECONDS = 1.0
 
 
 class Observer(Protocol):
@@ -87,10 +88,13 @@ class _Batch:
     pending: list[_Pending] = field(default_factory=list)
     size: int = 0
     finished: list[SourceReport] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
 
     @property
     def full(self) -> bool:
-        return len(self.pending) >= _BATCH_TURNS or self.size >= _BATCH_BYTES
+        """Whether it is large enough, or old enough: a pipe may be slow."""
+        large = len(self.pending) >= _BATCH_TURNS or self.size >= _BATCH_BYTES
+        return large or time.monotonic() - self.begun >= _BATCH_SECONDS
 
 
 @dataclass(slots=True)

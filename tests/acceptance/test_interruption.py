@@ -8,9 +8,11 @@ import pty
 import signal
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from tests.support.captures import line, record
@@ -94,6 +96,22 @@ def test_a_run_after_an_interruption_completes_the_work(database: str) -> None:
     assert done.status == 0
     assert records["stored"] + records["duplicate"] == 1200
     assert records["duplicate"] >= 512
+
+
+def test_a_slow_pipe_is_stored_as_it_comes(database: str) -> None:
+    process = _start("import", "--dsn", database, "-q")
+    stdin = _pipe(process.stdin)
+    with psycopg.connect(database, autocommit=True) as conn:
+        for number in range(600):
+            stdin.write(line(record(f"question {number}")).encode())
+            stdin.flush()
+            time.sleep(0.05)
+            stored = conn.execute("SELECT count(*) FROM nodes WHERE landings = 1").fetchone()
+            if stored != (0,):
+                break
+    assert number < 400
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_validate_can_be_interrupted() -> None:
