@@ -61,7 +61,7 @@ def write_to_stderr(text: str) -> None:
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError:
         _send_to_nowhere(sys.stderr)
 
 
@@ -76,16 +76,30 @@ def write_line(text: str) -> None:
 def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
-    except BrokenPipeError:
-        _send_to_nowhere(sys.stdout)
+    except OSError as error:
+        _give_up_results(error)
 
 
 def flush() -> None:
     """Bring the results to whoever reads them, if anybody does."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        _send_to_nowhere(sys.stdout)
+    except OSError as error:
+        _give_up_results(error)
+
+
+def _give_up_results(error: OSError) -> None:
+    _send_to_nowhere(sys.stdout)
+    if not isinstance(error, BrokenPipeError):
+        say(f"Error: the results cannot be written: {error.strerror}.")
+
+
+def open_closed_streams() -> None:
+    """Send to nowhere what a caller has closed, so that nobody else has to ask."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # for as long as we live
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # as above
 
 
 def _send_to_nowhere(stream: TextIO) -> None:

@@ -145,7 +145,10 @@ def _rejects_file(
 
     if named is not None:
         kept = RejectsFile(named)
-        if any(kept.is_file(Path(path)) for path in paths or [] if path != "-"):
+        sources = [path for path in paths or [] if path != "-"]
+        if reads_stdin(paths):
+            sources.append("/dev/stdin")
+        if any(kept.is_file(Path(path)) for path in sources):
             raise UsageError(
                 f"{named} is both read and written.",
                 hint="Write the rejects of this run to another file.",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tapes_cli.cli import db, migrate, sessions
-from tapes_cli.cli.console import flush, say, visible
+from tapes_cli.cli.console import flush, open_closed_streams, say, visible
 from tapes_cli.cli.import_ import import_
 from tapes_cli.cli.validate import validate
 from tapes_cli.errors import TapesError
@@ -65,6 +65,7 @@ app.add_typer(db.app, name="db")
 def run() -> None:
     """Run the command; end the process with its exit status."""
     debug = "--debug" in sys.argv[1:]
+    open_closed_streams()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     try:

@@ -19,6 +19,7 @@ import orjson
 from tapes_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from io import FileIO
     from pathlib import Path
 
     from tapes_cli.model.records import Rejected
@@ -42,23 +43,24 @@ def reject_record(rejected: Rejected) -> dict[str, Any]:
 
 
 class RejectsFile:
-    """Appends rejects to a file."""
+    """Appends rejects to a file, which is made when the first one comes."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, so that it is known before the run whether that can be done.
+        """Check that the file can be written, so that it is known before the run.
 
         Raises:
-            UsageError: the file cannot be written.
+            UsageError: it cannot.
         """
         self.path = path
-        self.written = False
+        self._file: FileIO | None = None
+        writable = os.access(path if path.exists() else path.parent, os.W_OK)
+        if path.is_dir() or not writable:
+            raise self._unwritable("it is no file that may be written here")
+
+    @property
+    def written(self) -> bool:
         """Whether there was anything to write."""
-        self._made = not path.exists()
-        try:
-            # Rejects are captures: nobody else's business.
-            self._file = open(path, "ab", buffering=0, opener=_private)  # noqa: SIM115  # see close
-        except OSError as error:
-            raise self._unwritable(error) from error
+        return self._file is not None
 
     def is_file(self, path: Path) -> bool:
         """Tell whether this path leads to the rejects file."""
@@ -72,13 +74,21 @@ class RejectsFile:
         Raises:
             UsageError: the file cannot be written.
         """
-        unwritten = memoryview(_line(rejected))
-        self.written = True
         try:
+            if self._file is None:
+                self._file = self._open()
+            unwritten = memoryview(_line(rejected))
             while unwritten:
                 unwritten = unwritten[self._file.write(unwritten) :]
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._unwritable(error.strerror) from error
+
+    def _open(self) -> FileIO:
+        # Rejects are captures: nobody else's business.
+        file = open(self.path, "ab", buffering=0, opener=_private)  # noqa: SIM115  # see close
+        if self.path.is_file() and _is_cut_short(self.path):
+            file.write(b"\n")
+        return file
 
     def flush(self) -> None:
         """Bring what was written to the disk.
@@ -86,25 +96,34 @@ class RejectsFile:
         Raises:
             UsageError: the disk does not take it.
         """
+        if self._file is None:
+            return
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
             if error.errno == errno.EINVAL:
                 return  # a terminal, a pipe: nothing to bring to a disk
-            raise self._unwritable(error) from error
+            raise self._unwritable(error.strerror) from error
 
     def close(self) -> None:
-        """Flush and close; leave no empty file behind that was not there before."""
-        with self._file:
-            self.flush()
-        if self._made and not self.written:
-            self.path.unlink(missing_ok=True)
+        """Flush and close."""
+        if self._file is not None:
+            with self._file:
+                self.flush()
 
-    def _unwritable(self, error: OSError) -> UsageError:
+    def _unwritable(self, reason: str | None) -> UsageError:
         return UsageError(
-            f"The rejects file {self.path} cannot be written: {error.strerror}.",
+            f"The rejects file {self.path} cannot be written: {reason}.",
             hint="Name a writable file with --rejects; run the import again to go on.",
         )
+
+
+def _is_cut_short(path: Path) -> bool:
+    """Tell whether the last line was not written to its end, as on a full disk."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        return file.read() not in {b"", b"\n"}
 
 
 def _private(path: str, flags: int) -> int:

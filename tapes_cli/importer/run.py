@@ -15,19 +15,19 @@ from tapes_cli.errors import (
     SchemaError,
     UsageError,
 )
+from tapes_cli.importer.rejects import RejectsFile
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Incomplete, Rejected, RejectError
 from tapes_cli.store.base import OutcomeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tapes_cli.capture.reader import Options
     from tapes_cli.capture.sources import SourceProblem
     from tapes_cli.errors import TapesError
     from tapes_cli.importer.prepare import Preparer
-    from tapes_cli.importer.rejects import RejectsFile
     from tapes_cli.importer.stop import StopRequest
     from tapes_cli.model.records import Location, Record
     from tapes_cli.store.base import ChainedTurn, Outcome, SessionIngester
@@ -112,6 +112,7 @@ class ImportRun:
     rejects: RejectsFile | None = None
     report: Report = field(default_factory=lambda: Report("import"))
     _batch: _Batch = field(default_factory=_Batch)
+    _unkept: UsageError | None = None
     _in_flight: tuple[_Batch, Future[list[Outcome]]] | None = None
     _storing: Executor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
 
@@ -132,14 +133,13 @@ class ImportRun:
             self._end_early(Status.STOPPED, EXIT_STOPPED)
         except (DatabaseUnavailableError, SchemaError) as error:
             self._fail(error)
-        except UsageError as error:
-            self.rejects = None
-            self._end_early(Status.FAILED, error.exit_status)
-            self._fail(error)
+        except UsageError:
+            self._end_early(Status.FAILED, UsageError.exit_status)
         finally:
             self._storing.shutdown()
-        if self.rejects is not None:
-            self.rejects.close()
+        self._with_rejects(RejectsFile.close)
+        if self._unkept is not None:
+            self._fail(self._unkept)
         self.report.close(time.monotonic() - started)
         return self.report
 
@@ -203,16 +203,29 @@ class ImportRun:
             self.observer.progress(self.report, source.name)
 
     def _reject(self, rejected: Rejected, source: SourceReport) -> None:
-        self._keep(rejected)
         source.accounts.count(rejected)
         self.report.count_other(rejected)
         self.observer.other(rejected)
+        self._keep(rejected)
 
     def _keep(self, rejected: Rejected) -> None:
-        if self.rejects is not None:
-            self.rejects.write(rejected)
+        self._with_rejects(lambda rejects: rejects.write(rejected))
+
+    def _with_rejects(self, act: Callable[[RejectsFile], None]) -> None:
+        """Do something with the rejects file; when that fails, the run ends at the next record.
+
+        Not at once: what is in flight is stored, and has to be accounted for first.
+        """
+        if self.rejects is None:
+            return
+        try:
+            act(self.rejects)
+        except UsageError as error:
+            self._unkept, self.rejects = error, None
 
     def _check_rejects(self) -> None:
+        if self._unkept is not None:
+            raise self._unkept
         bearable = self.options.max_rejects
         if bearable is not None and self.report.records.rejected > bearable:
             raise _TooManyRejectsError
@@ -238,8 +251,7 @@ class ImportRun:
             return
         (batch, stored), self._in_flight = self._in_flight, None
         outcomes = stored.result()
-        if self.rejects is not None:
-            self.rejects.flush()
+        self._with_rejects(RejectsFile.flush)
         for pending, outcome in zip(batch.pending, outcomes, strict=True):
             if outcome.kind is OutcomeKind.REFUSED:
                 error = RejectError(Reason.VALUE_REFUSED, outcome.message)

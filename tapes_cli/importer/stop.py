@@ -37,13 +37,16 @@ class StopRequest:
         """The conventional status of a process that a signal ended: 128 and its number."""
         return 128 + self._signal
 
-    def request(self, signal_number: int) -> None:
-        """Ask the run to end.
+    def note(self, signal_number: int) -> None:
+        """Take note that somebody asked the run to end."""
+        self._signal = signal_number
+
+    def end_if_waiting(self) -> None:
+        """End here if nothing is in flight.
 
         Raises:
-            InterruptedRunError: nothing is in flight, so it ends here.
+            InterruptedRunError: nothing is.
         """
-        self._signal = signal_number
         if self.waiting:
             raise InterruptedRunError(self.exit_status)
 
@@ -57,8 +60,9 @@ def stop_on_signals(announce: Callable[[str], None]) -> Iterator[StopRequest]:
         if stop.requested:
             # Whatever is not committed is undone by the server when the connection drops.
             os._exit(128 + signal_number)
+        stop.note(signal_number)
         announce("Stopping after the turns in flight; once more to leave at once.")
-        stop.request(signal_number)
+        stop.end_if_waiting()
 
     previous = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.support.captures import line, record
-from tests.support.command import tapes
+from tests.support.command import COMMAND, environment, tapes
 from tests.support.turns import rows
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -320,6 +321,16 @@ def test_the_rejects_file_is_not_read_while_it_is_written(database: str, tmp_pat
     refused = tapes("import", "--dsn", database, "--rejects", rejects, rejects)
     assert refused.status == 2
     assert "is both read and written" in refused.err
+    with rejects.open("rb") as piped:
+        done_piped = subprocess.run(
+            [COMMAND, "import", "--dsn", database, "--rejects", str(rejects)],
+            stdin=piped,
+            env=environment(),
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+    assert done_piped.returncode == 2
 
 
 def test_a_rejects_file_that_stays_empty_is_not_left_behind(database: str, tmp_path: Path) -> None:
@@ -335,7 +346,27 @@ def test_a_full_disk_under_the_rejects_ends_the_run_with_its_accounts(database: 
     assert done.status == 2
     assert done.summary["status"] == "failed"
     assert done.summary["records"]["stored"] == 1
+    assert done.summary["records"]["rejected"] == 1
     assert "No space left on device" in done.err
+
+
+def test_results_that_nobody_takes_do_not_stop_the_import(database: str) -> None:
+    script = f'{COMMAND} import -v -o jsonl --dsn "{database}"'
+    lines = "".join(line(record(f"question {i}")) for i in range(700))
+    for target in (">/dev/full", ">&-", ">&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", f"{script} {target}"],
+            input=lines,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0
+        assert "Traceback" not in done.stderr
+    again = tapes("import", "--dsn", database, "-o", "jsonl", stdin=lines)
+    assert again.summary["records"]["duplicate"] == 700
 
 
 def test_a_named_server_is_never_migrated_silently(empty_database: str) -> None:

@@ -92,6 +92,20 @@ def test_a_reject_keeps_the_records_own_bytes(
         assert raw in rejects.path.read_bytes()
 
 
+def test_a_line_that_was_cut_short_is_ended_first(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"type":"reject","rec')
+    rejects = RejectsFile(path)
+    rejects.write(_rejected(b"{}"))
+    rejects.close()
+    assert json.loads(path.read_text().split("\n")[1])["record"] == {}
+
+
+def test_a_folder_is_no_rejects_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        RejectsFile(tmp_path)
+
+
 def test_rejects_are_made_only_when_there_are_any(tmp_path: Path) -> None:
     rejects = RejectsFile(tmp_path / "r.jsonl")
     rejects.flush()
@@ -112,6 +126,7 @@ def test_what_was_not_kept_cannot_be_tried_again(tmp_path: Path) -> None:
 
 def test_the_rejects_file_is_told_from_others(tmp_path: Path) -> None:
     rejects = RejectsFile(tmp_path / "r.jsonl")
+    rejects.write(_rejected(b"{}"))
     (tmp_path / "link").symlink_to(rejects.path)
     (tmp_path / "other").touch()
     assert rejects.is_file(tmp_path / "link")
@@ -183,12 +198,14 @@ def test_a_derived_session_may_not_be_its_own_parent() -> None:
 
 def test_a_signal_ends_what_waits_and_only_asks_what_works() -> None:
     stop = StopRequest()
+    stop.note(signal.SIGTERM)
     with pytest.raises(InterruptedRunError) as caught:
-        stop.request(signal.SIGTERM)
+        stop.end_if_waiting()
     assert caught.value.exit_status == 143
     working = StopRequest()
     working.waiting = False
-    working.request(signal.SIGINT)
+    working.note(signal.SIGINT)
+    working.end_if_waiting()
     assert working.requested
     assert working.exit_status == 130
 
