@@ -51,7 +51,7 @@ def validate(
     options = ImportOptions(read_options(org, project), 0 if strict else max_errors)
     reporter = CheckReporter(output, quiet=quiet)
     run = CheckRun(Preparer(sessionless, org_of(org)), options, reporter)
-    with stop_on_signals(lambda _: None):
-        report = run.run(sources)
+    with stop_on_signals(lambda _: None) as stop:
+        report = run.run(sources, stop)
     reporter.done(report)
     raise typer.Exit(report.exit_code)

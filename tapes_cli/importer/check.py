@@ -14,11 +14,12 @@ from tapes_cli.store.memory import MemoryStore
 from tapes_cli.store.sanitise import is_clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from tapes_cli.capture.sources import Source, SourceProblem
     from tapes_cli.importer.prepare import Preparer
     from tapes_cli.importer.run import ImportOptions
+    from tapes_cli.importer.stop import StopRequest
     from tapes_cli.model.records import Location, Record
     from tapes_cli.store.base import ChainedTurn
 
@@ -45,13 +46,16 @@ class CheckRun:
         self._store = MemoryStore()
         self._report = Report("validate")
 
-    def run(self, sources: Iterable[Source | SourceProblem]) -> Report:
+    def run(self, sources: Iterable[Source | SourceProblem], stop: StopRequest) -> Report:
         """Read everything; return the accounts. `stored` counts the sound turns."""
         started = time.monotonic()
         report, bearable = self._report, self._options.max_rejects
         try:
-            for record in self._records(sources):
+            records = self._records(sources)
+            while (record := stop.wait_for(records)) is not None:
                 self._take(record)
+                if stop.requested:
+                    raise InterruptedRunError(stop.exit_status)  # noqa: TRY301  # one way to end
                 if bearable is not None and report.records.rejected > bearable:
                     report.status, report.exit_code = Status.STOPPED, EXIT_STOPPED
                     break
@@ -60,7 +64,7 @@ class CheckRun:
         report.close(time.monotonic() - started)
         return report
 
-    def _records(self, sources: Iterable[Source | SourceProblem]) -> Iterable[Record]:
+    def _records(self, sources: Iterable[Source | SourceProblem]) -> Iterator[Record]:
         reader = Reader(self._options.reading)
         for source in sources:
             self._report.sources += 1

@@ -22,7 +22,7 @@ from tapes_cli.model.records import Accepted, Incomplete, Rejected, RejectError
 from tapes_cli.store.base import OutcomeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from tapes_cli.capture.reader import Options
     from tapes_cli.capture.sources import SourceProblem
@@ -152,7 +152,7 @@ class ImportRun:
             self.report.sources += 1
             started = time.monotonic()
             records = reader.read(source)
-            while (record := self._next(records)) is not None:
+            while (record := self.stop.wait_for(records)) is not None:
                 self._take(record, account)
             account.seconds = time.monotonic() - started
             self._batch.finished.append(account)
@@ -167,13 +167,6 @@ class ImportRun:
             and source.path is not None
             and self.rejects.is_file(source.path)
         )
-
-    def _next(self, records: Iterator[Record]) -> Record | None:
-        self.stop.waiting = True
-        try:
-            return next(records, None)
-        finally:
-            self.stop.waiting = False
 
     def _take(self, record: Record, source: SourceReport) -> None:
         if isinstance(record, Accepted):

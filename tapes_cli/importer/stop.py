@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tapes_cli.errors import InterruptedRunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+
+T = TypeVar("T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -36,6 +38,18 @@ class StopRequest:
     def exit_status(self) -> int:
         """The conventional status of a process that a signal ended: 128 and its number."""
         return 128 + self._signal
+
+    def wait_for(self, records: Iterator[T]) -> T | None:
+        """Return the next of these records, None after the last.
+
+        Raises:
+            InterruptedRunError: somebody asked the run to end meanwhile.
+        """
+        self.waiting = True
+        try:
+            return next(records, None)
+        finally:
+            self.waiting = False
 
     def note(self, signal_number: int) -> None:
         """Take note that somebody asked the run to end."""
