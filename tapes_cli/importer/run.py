@@ -120,7 +120,6 @@ class ImportRun:
         """Import everything; return the accounts, however the run ended.
 
         Nothing is reported as stored that is not durable.
-
         """
         started = time.monotonic()
         try:
@@ -180,8 +179,6 @@ class ImportRun:
             self.report.count_other(record)
             self.observer.other(record)
         self._check_rejects()
-        if self.stop.requested:
-            raise InterruptedRunError(self.stop.exit_status)
 
     def _accept(self, record: Accepted, source: SourceReport) -> None:
         try:

@@ -43,10 +43,13 @@ class StopRequest:
         """Return the next of these records, None after the last.
 
         Raises:
-            InterruptedRunError: somebody asked the run to end meanwhile.
+            InterruptedRunError: somebody asked the run to end.
         """
         self.waiting = True
         try:
+            # From here on the handler raises by itself: no signal falls between the two.
+            if self.requested:
+                raise InterruptedRunError(self.exit_status)
             return next(records, None)
         finally:
             self.waiting = False

@@ -210,6 +210,18 @@ def test_a_signal_ends_what_waits_and_only_asks_what_works() -> None:
     assert working.exit_status == 130
 
 
+def test_a_signal_between_two_records_is_not_forgotten() -> None:
+    stop = StopRequest()
+    records = iter("ab")
+    assert stop.wait_for(records) == "a"
+    stop.note(signal.SIGINT)
+    stop.end_if_waiting()
+    with pytest.raises(InterruptedRunError):
+        stop.wait_for(records)
+    assert not stop.waiting
+    assert next(records) == "b"
+
+
 def test_the_memory_store_knows_nodes_by_org() -> None:
     store, turn = MemoryStore(), make_turn("ab", 0, session())
     assert [store.put(NIL_ORG, node) for node in turn.chain.nodes] == [True, True]
