@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
 
 def _start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a command that will get a signal.
+
+    Without coverage: its tracer holds a lock that does not let a signal handler in again.
+    """
+    unmeasured = {k: v for k, v in environment(**options).items() if "COVERAGE" not in k}
     return subprocess.Popen(
         [COMMAND, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(**options),
+        env=unmeasured,
     )
 
 

@@ -12,7 +12,7 @@ from tapes_cli.errors import InterruptedRunError, UsageError
 from tapes_cli.importer.prepare import Preparer
 from tapes_cli.importer.rejects import RejectsFile
 from tapes_cli.importer.report import Accounts, Report, Status
-from tapes_cli.importer.stop import StopRequest
+from tapes_cli.importer.stop import StopRequest, stop_on_signals
 from tapes_cli.model.envelope import NIL_ORG, Envelope
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Incomplete, Location, Rejected, RejectError, Skipped
@@ -220,6 +220,17 @@ def test_a_signal_between_two_records_is_not_forgotten() -> None:
         stop.wait_for(records)
     assert not stop.waiting
     assert next(records) == "b"
+
+
+def test_the_handlers_note_announce_and_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    announced: list[str] = []
+    with stop_on_signals(announced.append) as stop:
+        stop.waiting = False
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.exit_status == 143
+    assert len(announced) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_memory_store_knows_nodes_by_org() -> None:
