@@ -210,6 +210,7 @@ def test_several_versions_at_once_are_refused(database: str) -> None:
 def test_a_current_schema_is_good_to_work_on(database: str) -> None:
     with connect(database) as conn:
         require_current(conn)
+    assert status(database).state is SchemaState.CURRENT
 
 
 def test_a_database_can_be_checked_by_its_dsn(database: str) -> None:
