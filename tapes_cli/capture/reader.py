@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tapes_cli.capture.decode import InexactNumberError, decode, decode_exact, too_deep
+from tapes_cli.capture.decode import InexactNumberError, decode_exact, too_deep
 from tapes_cli.capture.envelope import EnvelopeParser
 from tapes_cli.capture.formats import Item, detect
 from tapes_cli.capture.formats.turn_records import TurnParser
+from tapes_cli.capture.history import Histories, HistoryMismatchError, OpenedRecord
 from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line
 from tapes_cli.capture.sources import Source, SourceProblem, SourceReadError
 from tapes_cli.capture.times import Fallback, utc_now
@@ -99,7 +100,7 @@ class Reader:
             message = f"the line is longer than {self._options.max_line_bytes:,} bytes"
             yield Rejected(location, Reason.LINE_TOO_LONG, message, "", line.data)
             return
-        opened = _OpenedLine(line.data)
+        opened = _OpenedLine(line.data, self._parser.histories)
         try:
             items = opened.items()
         except RejectError as error:
@@ -118,17 +119,17 @@ class Reader:
         if item.index is not None:
             location = Location(location.source, location.line, location.byte_offset, item.index)
         try:
-            return Accepted(location, self._turn(opened, item, len(raw), fallback), raw)
+            return Accepted(location, self._turn(opened, item, raw, fallback), raw)
         except RejectError as error:
             return _rejected(location, error, raw)
         except RecursionError:
             return _rejected(location, too_deep(), raw)
 
-    def _turn(self, opened: _OpenedLine, item: Item, cost: int, fallback: Fallback) -> Turn:
+    def _turn(self, opened: _OpenedLine, item: Item, raw: bytes, fallback: Fallback) -> Turn:
         try:
-            return self._parser.parse(item.record, cost, fallback)
-        except InexactNumberError:
-            return self._parser.parse(opened.exact(item).record, cost, fallback)
+            return self._parser.parse(opened.record(item, raw), fallback)
+        except (InexactNumberError, HistoryMismatchError):
+            return self._parser.parse(OpenedRecord(opened.exact(item).record), fallback)
 
 
 @dataclass(slots=True)
@@ -136,7 +137,8 @@ class _OpenedLine:
     """A decoded line, and its exact form if that is asked for."""
 
     data: bytes
-    _value: JSON = None
+    histories: Histories
+    _opened: OpenedRecord = field(default_factory=lambda: OpenedRecord(None))
     _exact: list[Item] = field(default_factory=list)
 
     def items(self) -> list[Item]:
@@ -145,8 +147,12 @@ class _OpenedLine:
         Raises:
             RejectError: the line as a whole is no capture.
         """
-        self._value = decode(self.data)
-        return _items(self._value)
+        self._opened = self.histories.open(self.data)
+        return _items(self._opened.value)
+
+    def record(self, item: Item, raw: bytes) -> OpenedRecord:
+        """Return the same turn record as the memory of histories has opened it."""
+        return self._opened if item.record is self._opened.value else self.histories.open(raw)
 
     def exact(self, item: Item) -> Item:
         """Return the same turn record with all integers exact."""
@@ -159,7 +165,7 @@ class _OpenedLine:
 
         No integer is rounded.
         """
-        if item.record is self._value:
+        if item.record is self._opened.value:
             return self.data
         try:
             raw = orjson.dumps(item.record)

@@ -50,7 +50,7 @@ def turn_record(turn: ChainedTurn, location: Location) -> dict[str, Any]:
         **located("turn", location),
         "provider": captured.provider,
         "session": session_record(turn),
-        "chain": [node.hash for node in turn.chain.nodes],
+        "chain": turn.chain.hashes,
         "captured_at": timestamp(captured.captured.at),
         "usage": {
             "input_tokens": captured.usage.prompt_tokens or 0,

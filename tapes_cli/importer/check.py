@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tapes_cli.importer.prepare import Preparer
     from tapes_cli.importer.run import ImportOptions
     from tapes_cli.importer.stop import StopRequest
+    from tapes_cli.merkle.chain import Node
     from tapes_cli.model.records import Location, Record
     from tapes_cli.store.base import ChainedTurn
 
@@ -81,9 +82,17 @@ class CheckRun:
         self._observer.other(record)
 
     def _take_turn(self, turn: ChainedTurn, location: Location) -> None:
-        # The nodes before the last new one are known: a chain is stored from the root on.
-        nodes = turn.chain.nodes
-        new = [node for node in nodes if self._store.put(turn.org_id, node)]
+        new = self._new_nodes(turn)
         sanitised = not is_clean(turn, new)
         self._report.count_turn(turn, new_nodes=len(new), sanitised=sanitised)
         self._observer.turn(turn, location, sanitised=sanitised)
+
+    def _new_nodes(self, turn: ChainedTurn) -> list[Node]:
+        """Return the nodes that are new: the last ones, since a chain is stored from the root."""
+        new = []
+        for index in range(len(turn.chain) - 1, -1, -1):
+            node = turn.chain.node(index)
+            if not self._store.put(turn.org_id, node):
+                break
+            new.append(node)
+        return new

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from tapes_cli.merkle.canonical import canonical, canonical_exact, canonical_plain, is_plain
 from tapes_cli.merkle.projection import project_content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tapes_cli.model.blocks import ContentBlock, Message
+    from tapes_cli.model.history import History
     from tapes_cli.model.json import JSONObject
     from tapes_cli.model.turn import Turn
-
-DEFAULT_BUDGET = 32 << 20
-"""Bytes of hashed content for which a builder remembers whole histories."""
 
 _LONGEST_USUAL_ROLE = 32
 
@@ -51,19 +47,56 @@ class Node:
 
 @dataclass(slots=True)
 class Chain:
-    """The nodes of a turn, root first. The last one, the head, is the response."""
+    """The nodes of a turn, root first. The last one, the head, is the response.
 
-    nodes: list[Node]
+    Attributes:
+        fresh: the nodes that are at hand: the head, and those before it that are new.
+        earlier: the addresses of the nodes before them, which an earlier turn had as well.
+        history: the messages of the nodes before the head.
+        request_model: the model of these nodes.
+    """
 
-    @property
-    def root(self) -> Node:
-        """The first node."""
-        return self.nodes[0]
+    fresh: list[Node]
+    earlier: list[str]
+    history: History
+    request_model: str
+
+    def __len__(self) -> int:
+        """Return how many nodes there are."""
+        return len(self.earlier) + len(self.fresh)
 
     @property
     def head(self) -> Node:
         """The last node: the response."""
-        return self.nodes[-1]
+        return self.fresh[-1]
+
+    @property
+    def root_hash(self) -> str:
+        """The address of the first node."""
+        return self.earlier[0] if self.earlier else self.fresh[0].hash
+
+    @property
+    def hashes(self) -> list[str]:
+        """The addresses of all nodes."""
+        return [*self.earlier, *(node.hash for node in self.fresh)]
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All nodes. Those that are not at hand are made anew."""
+        return [self.node(index) for index in range(len(self))]
+
+    def hash_at(self, index: int) -> str:
+        """Return the address of a node, counted from the root."""
+        known = len(self.earlier)
+        return self.earlier[index] if index < known else self.fresh[index - known].hash
+
+    def node(self, index: int) -> Node:
+        """Return a node, counted from the root."""
+        known = len(self.earlier)
+        if index >= known:
+            return self.fresh[index - known]
+        parent = self.earlier[index - 1] if index else ROOT_PARENT
+        return Node(self.earlier[index], parent, self.history[index], self.request_model)
 
 
 def node_hash(parent_hash: str, role: str, content: Iterable[ContentBlock]) -> str:
@@ -102,33 +135,17 @@ def _usual_role(role: str) -> bytes:
     return canonical(role)
 
 
-@dataclass(slots=True)
-class _Recent:
-    """The last history that began with some message: its messages, its nodes, bytes hashed."""
-
-    messages: list[Message]
-    nodes: list[Node]
-    size: int
-
-
 class ChainBuilder:
     """Builds chains, hashing a message once however often a session re-sends it.
 
-    It relies on a reader that hands out the same `Message` object for the same message of a
-    history. Message objects must not be changed once they have been in a chain.
+    What a reader marks as known (`History.known`) is not hashed again.
 
     Attributes:
-        hashes_computed: how many hashes were worked out, not remembered, so far.
+        hashes_computed: how many hashes were worked out so far.
     """
 
-    def __init__(self, budget: int = DEFAULT_BUDGET) -> None:
+    def __init__(self) -> None:
         self.hashes_computed = 0
-        self._budget = budget
-        self._bytes = 0
-        # For as long as the reader keeps the message: its last parent, its hash there, its size.
-        self._known: WeakKeyDictionary[Message, tuple[str, str, int]] = WeakKeyDictionary()
-        # By the first message of a history, least recently used first.
-        self._recent: OrderedDict[Message, _Recent] = OrderedDict()
 
     def build(self, turn: Turn) -> Chain:
         """Return the chain of a turn: its history, then its response.
@@ -136,61 +153,49 @@ class ChainBuilder:
         Raises:
             CanonicalError: a message holds a number that no double can hold.
         """
-        recent = self._take_recent(turn)
-        nodes, size = recent.nodes, recent.size
-        parent = nodes[-1].hash if nodes else ROOT_PARENT
-        for message in turn.history[len(nodes) :]:
-            address, hashed = self._address(parent, message)
-            nodes.append(Node(address, parent, message, turn.request_model))
+        history, model = turn.history, turn.request_model
+        earlier = self._earlier(history)
+        addresses = earlier[:]
+        parent = earlier[-1] if earlier else ROOT_PARENT
+        fresh = []
+        for message in history.fresh:
+            address = self._address(parent, message)
+            fresh.append(Node(address, parent, message, model))
+            addresses.append(address)
             parent = address
-            size += hashed
-        self._keep_recent(_Recent(turn.history, nodes, size))
-        head, _ = self._address(parent, turn.response)
-        return Chain([*nodes, Node(head, parent, turn.response, turn.response_model)])
+        history.mark.addresses = addresses
+        head = self._address(parent, turn.response)
+        fresh.append(Node(head, parent, turn.response, turn.response_model))
+        return Chain(fresh, earlier, history, model)
 
-    def _take_recent(self, turn: Turn) -> _Recent:
-        """Return what the turn's history has in common with the last one that began alike."""
-        recent = self._recent.pop(turn.history[0], None) if turn.history else None
-        if recent is not None:
-            self._bytes -= recent.size
-            # Messages are compared by identity, so this compares pointers.
-            same = turn.history[: len(recent.messages)] == recent.messages
-            if same and recent.nodes[0].model == turn.request_model:
-                return recent
-        return _Recent([], [], 0)
+    def _earlier(self, history: History) -> list[str]:
+        """Return the addresses of what the history shares with an earlier one."""
+        if history.known is not None and history.known.addresses is not None:
+            return history.known.addresses[: history.shared]
+        addresses: list[str] = []
+        parent = ROOT_PARENT
+        for message in history.earlier():
+            parent = self._address(parent, message)
+            addresses.append(parent)
+        return addresses
 
-    def _keep_recent(self, recent: _Recent) -> None:
-        if not recent.messages:
-            return
-        self._recent[recent.messages[0]] = recent
-        self._bytes += recent.size
-        while self._bytes > self._budget:
-            _, oldest = self._recent.popitem(last=False)
-            self._bytes -= oldest.size
-
-    def _address(self, parent: str, message: Message) -> tuple[str, int]:
-        """Return the message's hash after this parent, and how many bytes were hashed for it."""
-        known = self._known.get(message)
-        if known is not None and known[0] == parent:
-            return known[1:]
-        hashed = _hashed(parent, message.role, message.content)
-        address = sha256(hashed).hexdigest()
-        self._known[message] = (parent, address, len(hashed))
+    def _address(self, parent: str, message: Message) -> str:
         self.hashes_computed += 1
-        return address, len(hashed)
+        return node_hash(parent, message.role, message.content)
 
 
-def check_chain(nodes: Sequence[Node]) -> None:
+def check_chain(chain: Chain) -> None:
     """Check that the nodes are a chain; nothing is repaired.
 
     Raises:
         ChainError: there are no nodes, the root has a parent, or a node's parent is not the node
             before it.
     """
-    if not nodes:
+    if not chain.fresh:
         raise ChainError("the chain is empty")
-    parent = ROOT_PARENT
-    for index, node in enumerate(nodes):
+    known = len(chain.earlier)
+    parent = chain.earlier[-1] if known else ROOT_PARENT
+    for index, node in enumerate(chain.fresh, known):
         if node.parent_hash != parent:
             raise ChainError(
                 f"node {index} of the chain is not chained to the node before it"

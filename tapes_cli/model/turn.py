@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from tapes_cli.model.blocks import Message
     from tapes_cli.model.envelope import Envelope
+    from tapes_cli.model.history import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Turn:
     """
 
     provider: str
-    history: list[Message]
+    history: History
     response: Message
     captured: CaptureTime
     request_model: str = ""

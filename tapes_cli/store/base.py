@@ -43,7 +43,7 @@ class ChainedTurn:
         return cls(
             turn,
             chain,
-            clean_key(turn.envelope.session_key(chain.nodes[0].hash)),
+            clean_key(turn.envelope.session_key(chain.root_hash)),
             clean_key(parent) if parent else None,
         )
 

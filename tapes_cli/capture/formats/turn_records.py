@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tapes_cli.capture.decode import check_nesting
 from tapes_cli.capture.envelope import EnvelopeParser
 from tapes_cli.capture.formats.base import Format, Item
-from tapes_cli.capture.history import Histories
+from tapes_cli.capture.history import Histories, OpenedRecord
 from tapes_cli.capture.providers import PROVIDERS
 from tapes_cli.capture.providers.response import parse_response
 from tapes_cli.capture.times import Fallback, capture_time
@@ -23,7 +23,7 @@ from tapes_cli.model.turn import Turn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tapes_cli.model.json import JSON, JSONObject
+    from tapes_cli.model.json import JSONObject
 
 
 def _is_turn(record: JSONObject) -> bool:
@@ -58,19 +58,20 @@ class TurnParser:
     envelopes: EnvelopeParser = field(default_factory=EnvelopeParser)
     histories: Histories = field(default_factory=Histories)
 
-    def parse(self, record: JSON, cost: int, fallback: Fallback) -> Turn:
+    def parse(self, opened: OpenedRecord, fallback: Fallback) -> Turn:
         """Return the turn of a record.
 
         Args:
-            record: what the capture holds; anything but an object is rejected.
-            cost: bytes of the record, for the memory of histories.
+            opened: what the capture holds; anything but an object is rejected.
             fallback: the time of records that have none.
 
         Raises:
             RejectError: the record is no valid turn. The first fault in the order provider,
                 agent name, request, response, session, meta.
             InexactNumberError: the line has to be decoded exactly.
+            HistoryMismatchError: the record has to be read in full.
         """
+        record = opened.value
         if not isinstance(record, dict):
             raise RejectError(Reason.NOT_OBJECT, "the record is not an object")
         provider = PROVIDERS.get(_provider_name(record))
@@ -82,12 +83,7 @@ class TurnParser:
             raise RejectError(
                 Reason.REQUEST_INVALID, f"request {_fault(record, 'request')}", "/request"
             )
-        history = self.histories.messages(
-            (provider.name, _session_hint(record.get("session"))),
-            provider.request_messages(request),
-            cost,
-            provider.parse_message,
-        )
+        history = self.histories.messages(opened, request, provider)
         request_model = provider.model(request)
         if not isinstance(record.get("response"), dict):
             raise RejectError(
@@ -146,13 +142,3 @@ def _meta(record: JSONObject) -> JSONObject:
 
 def _fault(record: JSONObject, name: str) -> str:
     return "is missing" if record.get(name) is None else "is not an object"
-
-
-def _session_hint(session: JSON) -> str:
-    """Return what tells sessions apart before they are validated; empty where there is none."""
-    if not isinstance(session, dict):
-        return ""
-    key = [session.get(name) for name in ("org_id", "harness_id", "harness_session_id")]
-    if not all(part is None or isinstance(part, str) for part in key):
-        return ""
-    return repr(key)

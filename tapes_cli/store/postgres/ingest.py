@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from uuid6 import uuid7
 
@@ -31,23 +32,26 @@ from tapes_cli.store.postgres.rows import (
     NodeRow,
     NodeRows,
     Sanitised,
+    counters,
+    is_nearer,
     landing,
     placeholder_row,
     session_row,
     turn_claim,
+    uuid_text,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
+    from collections.abc import Iterator, Sequence
 
     from tapes_cli.model.envelope import SessionKey
+    from tapes_cli.store.postgres.pipeline import Parameter, Statement
 
 PLACEHOLDER = """
 INSERT INTO sessions AS s (
     org_id, id, harness_id, harness_session_id, started_at, last_seen_at,
     auth_subject, auth_subject_at, auth_subject_own, placeholder
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, false, true)
+) VALUES ($1, $2, $3, $4, $5, $5, $6, $7, false, true)
 ON CONFLICT (org_id, harness_id, harness_session_id) DO UPDATE SET
     started_at = CASE WHEN s.placeholder
         THEN LEAST(s.started_at, EXCLUDED.started_at) ELSE s.started_at END,
@@ -72,8 +76,8 @@ INSERT INTO sessions AS s (
     harness_version, harness_version_at, parent_session_id, parent_key, parent_at,
     harness_metadata, harness_metadata_at, turn_count, total_input_tokens, total_output_tokens
 ) VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-    $21, $22, $23
+    $1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+    $20, $21, $22
 )
 ON CONFLICT (org_id, harness_id, harness_session_id) DO UPDATE SET
     placeholder = false,
@@ -119,58 +123,77 @@ ON CONFLICT (org_id, harness_id, harness_session_id) DO UPDATE SET
     total_output_tokens = s.total_output_tokens + EXCLUDED.total_output_tokens
 """
 
-_KEY = ("org_id", "hash", "parent_hash", "type", "role")
-_OWNED = (
-    "content",
-    "bucket",
-    "model",
-    "provider",
-    "agent_name",
-    "project",
-    "session_id",
-    "created_at",
-    "claim",
-)
-_LANDED = (
-    "landings",
-    "stop_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cache_creation_input_tokens",
-    "cache_read_input_tokens",
-    "total_duration_ns",
-    "prompt_duration_ns",
-    "turn_at",
-    "turn_session_id",
-    "turn_claim",
-)
+# What each column of a new row is given: `$n` are values that all rows of a turn have, {n} those
+# that are a row's own.
+_KEY = {
+    "org_id": "$1::uuid",
+    "hash": "{0}::text",
+    "parent_hash": "{1}::text",
+    "type": "'message'",
+    "role": "{2}::text",
+}
+_OWNED = {
+    "content": "{3}::jsonb",
+    "bucket": "jsonb_build_object('type', 'message', 'role', {2}::text, 'content', {3}::jsonb,"
+    " 'model', {4}::text, 'provider', $2::text, 'agent_name', $3::text)",
+    "model": "{4}::text",
+    "provider": "$2::text",
+    "agent_name": "$3::text",
+    "project": "$4::text",
+    "session_id": "$5::uuid",
+    "created_at": "$6::timestamptz",
+    "claim": "{5}::bigint",
+}
+_LANDED = {
+    "landings": "1",
+    "stop_reason": "{6}::text",
+    "prompt_tokens": "{7}::integer",
+    "completion_tokens": "{8}::integer",
+    "total_tokens": "{9}::integer",
+    "cache_creation_input_tokens": "{10}::integer",
+    "cache_read_input_tokens": "{11}::integer",
+    "total_duration_ns": "{12}::bigint",
+    "prompt_duration_ns": "{13}::bigint",
+    "turn_at": "$6::timestamptz",
+    "turn_session_id": "$5::uuid",
+    "turn_claim": "{14}::bigint",
+}
+_NOT_LANDED = {"landings": "0"}
+_COLUMNS = (*_KEY, *_OWNED, *_LANDED)
+_SHARED_VALUES = 6
+_OWN_VALUES = 6
+_LANDING_VALUES = 9
 _EARLIER = "(EXCLUDED.created_at, EXCLUDED.claim) < (n.created_at, n.claim)"
-_MOST_ROWS = 1000
+
+_MOST_ROWS_WITH_HEAD = 8
+_ROWS_OF_HISTORY = (64, 16, 4, 1)
+"""So many statements at most are prepared, and few are needed for a long history."""
 
 
 @lru_cache(maxsize=256)
-def nodes_statement(rows: int) -> str:
-    """Return NODES for so many rows.
+def nodes_statement(rows: int, head: int | None) -> str:
+    """Return NODES for so many rows; `head` is the place of the head's among them, if it is there.
 
     The earlier capture owns the node; the turn that lands brings stop reason, usage and time;
     landing twice breaks the check on `landings`.
     """
-    columns = (*_KEY, *_OWNED, *_LANDED)
-    width = len(columns)
-    values = (
-        f"({', '.join(f'${first + i}' for i in range(1, width + 1))})"
-        for first in range(0, rows * width, width)
-    )
+    values = []
+    first = _SHARED_VALUES + 1
+    for index in range(rows):
+        given = _KEY | _OWNED | (_LANDED if index == head else _NOT_LANDED)
+        own = _OWN_VALUES + (_LANDING_VALUES if index == head else 0)
+        places = [f"${first + i}" for i in range(own)]
+        values.append(", ".join(given.get(c, "NULL").format(*places) for c in _COLUMNS))
+        first += own
     owned = (f"{c} = CASE WHEN {_EARLIER} THEN EXCLUDED.{c} ELSE n.{c} END" for c in _OWNED)
     landed = (
         f"{c} = CASE WHEN EXCLUDED.landings = 1 THEN EXCLUDED.{c} ELSE n.{c} END"
-        for c in _LANDED[1:]
+        for c in list(_LANDED)[1:]
     )
     # Column names and placeholders are the constants above; values are always parameters.
     return f"""
-INSERT INTO nodes AS n ({", ".join(columns)})
-VALUES {", ".join(values)}
+INSERT INTO nodes AS n ({", ".join(_COLUMNS)})
+VALUES {", ".join(f"({row})" for row in values)}
 ON CONFLICT (org_id, hash) DO UPDATE SET
     landings = n.landings + EXCLUDED.landings,
     {", ".join((*owned, *landed))}
@@ -183,7 +206,7 @@ class Transaction:
     """The statements of one turn's transaction, and the outcome once it is committed."""
 
     outcome: Outcome
-    statements: list[tuple[str, Sequence[Any]]] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
 
 
 def plan(turn: ChainedTurn, known: Known) -> Transaction:
@@ -201,14 +224,14 @@ class _Planner:
     def __init__(self, turn: ChainedTurn, known: Known) -> None:
         self._turn = turn
         self._known = known
-        self._nodes = turn.chain.nodes
+        self._chain = turn.chain
         self._facts = known.nodes[turn.org_id]
         self._note = Sanitised()
         self._transaction = Transaction(Outcome(OutcomeKind.DUPLICATE))
 
     def plan(self) -> Transaction:
-        head = self._facts.get(self._nodes[-1].hash)
-        digest = turn_claim(self._turn)
+        head = self._facts.get(self._chain.head.hash)
+        digest = turn_claim(self._turn, self._known.envelope_texts.of(self._turn.envelope))
         landed = head is not None and head.landed
         if landed and head is not None and (head.turn_claim == digest or self._tells_nothing()):
             return self._transaction
@@ -225,72 +248,104 @@ class _Planner:
         fact = self._known.sessions.get(session) if session else None
         return not self._turn.turn.captured.dated and fact is not None and not fact.placeholder
 
-    def _session(self, *, counts: bool) -> tuple[UUID | None, bool]:
+    def _session(self, *, counts: bool) -> tuple[bytes | None, bool]:
         """Take steps 3, 4 and 6: parent, session, counters. Return the id, and if it is new."""
         turn = self._turn
         if turn.session is None:
             return None, False
         parent_id = self._parent(turn.parent) if turn.parent else None
         fact = self._known.sessions.get(turn.session)
-        session_id = fact.id if fact else uuid7()
+        session_id = fact.id if fact else uuid_text(uuid7())
         borrows = not turn.envelope.auth_subject.strip() and (fact is None or fact.borrower)
         self._known.sessions[turn.session] = SessionFact(
             session_id, placeholder=False, borrower=borrows
         )
-        usage = turn.turn.usage
-        counters = (1, usage.prompt_tokens or 0, usage.completion_tokens or 0)
         row = session_row(turn, (session_id, parent_id), self._note)
-        self._add(SESSION, (*row, *(counters if counts else (0, 0, 0))))
+        self._add(SESSION, (*row, *counters(turn.turn, counts=counts)))
         return session_id, fact is None or fact.placeholder
 
-    def _parent(self, parent: SessionKey) -> UUID:
+    def _parent(self, parent: SessionKey) -> bytes:
         fact = self._known.sessions.get(parent) or SessionFact(
-            uuid7(), placeholder=True, borrower=True
+            uuid_text(uuid7()), placeholder=True, borrower=True
         )
         if fact.borrower:
             self._add(PLACEHOLDER, placeholder_row(self._turn, fact.id, self._note))
             self._known.sessions[parent] = fact
         return fact.id
 
-    def _insert_nodes(self, session_id: UUID | None, digest: int) -> int:
+    def _insert_nodes(self, session_id: bytes | None, digest: int) -> int:
         """Take step 5: nodes that are new, taken over or landed on. Return how many are new."""
         rows = NodeRows(self._turn, session_id, self._note)
-        head = len(self._nodes) - 1
+        head = len(self._chain) - 1
         first = head - self._known.unsettled(self._turn)
         needed = [rows.row(i) for i in range(first, head) if self._is_needed(rows, i)]
-        needed.append(rows.row(head, landing(self._turn, session_id, digest, self._note)))
+        needed.append(rows.row(head))
         new_nodes = sum(row.hash not in self._facts for row in needed)
         for row in needed:
             self._believe(row)
         self._believe_landed(digest)
-        # One order for everybody, so that two imports of one history cannot wait for each other.
-        needed.sort(key=lambda row: row.hash)
-        for start in range(0, len(needed), _MOST_ROWS):
-            part = needed[start : start + _MOST_ROWS]
-            self._add(nodes_statement(len(part)), [v for row in part for v in row.values])
+        landed = landing(self._turn.turn, digest, self._note)
+        for part in _in_parts(needed):
+            self._add_nodes(rows.shared, part, landed)
         return new_nodes
 
     def _is_needed(self, rows: NodeRows, index: int) -> bool:
-        fact = self._facts.get(self._nodes[index].hash)
+        fact = self._facts.get(self._chain.hash_at(index))
         if fact is None:
             return True
         at = self._turn.turn.captured.at
         if at != fact.created_at:
             return at < fact.created_at
+        if is_nearer(fact.claim, len(self._chain) - 1 - index):
+            return False
         return rows.row(index).claim < fact.claim
 
     def _believe(self, row: NodeRow) -> None:
-        fact = self._facts.get(row.hash)
+        fact, at = self._facts.get(row.hash), self._turn.turn.captured.at
         if fact is None:
-            self._facts[row.hash] = NodeFact(
-                row.created_at, row.claim, landed=False, turn_claim=None
-            )
-        elif (row.created_at, row.claim) < (fact.created_at, fact.claim):
-            self._facts[row.hash] = fact._replace(created_at=row.created_at, claim=row.claim)
+            self._facts[row.hash] = NodeFact(at, row.claim, landed=False, turn_claim=None)
+        elif (at, row.claim) < (fact.created_at, fact.claim):
+            self._facts[row.hash] = fact._replace(created_at=at, claim=row.claim)
 
     def _believe_landed(self, digest: int) -> None:
-        head = self._nodes[-1].hash
+        head = self._chain.head.hash
         self._facts[head] = self._facts[head]._replace(landed=True, turn_claim=digest)
 
-    def _add(self, statement: str, values: Sequence[Any]) -> None:
+    def _add_nodes(
+        self, shared: Sequence[Parameter], rows: list[NodeRow], landed: Sequence[Parameter]
+    ) -> None:
+        values = [*shared]
+        place = None
+        for index, row in enumerate(rows):
+            values += row.values
+            if row.hash == self._chain.head.hash:
+                place = index
+                values += landed
+        self._add(nodes_statement(len(rows), place), values)
+
+    def _add(self, statement: str, values: Sequence[Parameter]) -> None:
         self._transaction.statements.append((statement, values))
+
+
+def _in_parts(rows: list[NodeRow]) -> Iterator[list[NodeRow]]:
+    """Yield the rows in as many parts as there are to be statements; the last row is the head's.
+
+    One order for everybody, so that two imports of one history cannot wait for each other.
+    """
+    head = rows[-1].hash
+    ordered = sorted(rows, key=attrgetter("hash"))
+    if len(rows) <= _MOST_ROWS_WITH_HEAD:
+        yield ordered
+        return
+    before = [row for row in ordered if row.hash < head]
+    yield from _history_parts(before)
+    yield [rows[-1]]
+    yield from _history_parts(ordered[len(before) + 1 :])
+
+
+def _history_parts(rows: list[NodeRow]) -> Iterator[list[NodeRow]]:
+    start = 0
+    for size in _ROWS_OF_HISTORY:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tapes_cli.store.postgres.rows import EnvelopeTexts, is_nearer
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 # One row by key for each: a plain join tempts the planner to go through all sessions of the org.
 _SESSIONS = """
-SELECT s.harness_id, s.harness_session_id, s.id, s.placeholder, s.auth_subject_own
+SELECT s.harness_id, s.harness_session_id, s.id::text, s.placeholder, s.auth_subject_own
 FROM unnest(%s::text[], %s::text[]) AS wanted (harness_id, harness_session_id)
 CROSS JOIN LATERAL (
     SELECT *
@@ -54,7 +56,7 @@ class NodeFact(NamedTuple):
 class SessionFact(NamedTuple):
     """A stored session. A borrower takes times or a subject from its children."""
 
-    id: UUID
+    id: bytes
     placeholder: bool
     borrower: bool
 
@@ -65,6 +67,7 @@ class Known:
     def __init__(self) -> None:
         self.nodes: dict[UUID, dict[str, NodeFact]] = defaultdict(dict)
         self.sessions: dict[SessionKey, SessionFact] = {}
+        self.envelope_texts = EnvelopeTexts()
 
     def forget(self) -> None:
         """Believe nothing any more."""
@@ -76,7 +79,7 @@ class Known:
         if sum(map(len, self.nodes.values())) + len(self.sessions) > _MOST_FACTS:
             self.forget()
         self._look_up_sessions(conn, turns)
-        self._look_up_nodes(conn, ((turn.org_id, turn.chain.nodes[-1].hash) for turn in turns))
+        self._look_up_nodes(conn, ((turn.org_id, turn.chain.head.hash) for turn in turns))
         self._look_up_nodes(conn, self._unknown_history(turns))
 
     def unsettled(self, turn: ChainedTurn) -> int:
@@ -85,20 +88,25 @@ class Known:
         A node that an earlier capture owns ends the search: every turn that contains a node
         contains those before it, so they are stored, and owned by a capture no later.
         """
-        nodes, facts, at = turn.chain.nodes, self.nodes[turn.org_id], turn.turn.captured.at
-        for index in range(len(nodes) - 2, -1, -1):
-            fact = facts.get(nodes[index].hash)
-            if fact is not None and fact.created_at < at:
-                return len(nodes) - 2 - index
-        return len(nodes) - 1
+        chain, facts, at = turn.chain, self.nodes[turn.org_id], turn.turn.captured.at
+        last = len(chain) - 2
+        for index in range(last, -1, -1):
+            fact = facts.get(chain.hash_at(index))
+            if fact is not None and (
+                fact.created_at < at
+                or (fact.created_at == at and is_nearer(fact.claim, last + 1 - index))
+            ):
+                return last - index
+        return last + 1
 
     def _unknown_history(self, turns: Sequence[ChainedTurn]) -> Iterator[tuple[UUID, str]]:
         for turn in turns:
-            head = self.nodes[turn.org_id].get(turn.chain.nodes[-1].hash)
+            chain = turn.chain
+            head = self.nodes[turn.org_id].get(chain.head.hash)
             if head is None or not head.landed:
-                org_id, nodes = turn.org_id, turn.chain.nodes
-                for node in nodes[len(nodes) - 1 - self.unsettled(turn) : -1]:
-                    yield org_id, node.hash
+                last = len(chain) - 1
+                for index in range(last - self.unsettled(turn), last):
+                    yield turn.org_id, chain.hash_at(index)
 
     def _look_up_sessions(
         self, conn: psycopg.Connection[Any], turns: Sequence[ChainedTurn]
@@ -114,7 +122,7 @@ class Known:
             rows = conn.execute(_SESSIONS, ([n[0] for n in names], [n[1] for n in names], org_id))
             for harness_id, session_id, row_id, placeholder, subject_own in rows:
                 self.sessions[by_name[harness_id, session_id]] = SessionFact(
-                    row_id, placeholder, placeholder or not subject_own
+                    row_id.encode(), placeholder, placeholder or not subject_own
                 )
 
     def _look_up_nodes(

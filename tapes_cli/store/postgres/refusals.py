@@ -57,15 +57,10 @@ def _column(conn: psycopg.Connection[Any], error: psycopg.Error, turn: ChainedTu
 
 def _longest_indexed(turn: ChainedTurn) -> str:
     """Name the column of the longest value that goes into an index."""
-    captured, envelope = turn.turn, turn.envelope
+    envelope = turn.envelope
     values = {
         "sessions.harness_id": envelope.harness_id,
         "sessions.harness_session_id": envelope.harness_session_id,
-        "sessions.auth_subject": envelope.auth_subject,
-        "nodes.role": max((node.message.role for node in turn.chain.nodes), key=len),
-        "nodes.model": max(captured.request_model, captured.response_model, key=len),
-        "nodes.agent_name": captured.agent_name,
-        "nodes.project": captured.project,
     }
     if envelope.parent is not None:
         values["the parent's sessions.harness_session_id"] = envelope.parent[1]

@@ -1,4 +1,7 @@
-"""From turns to the values of rows: buckets, claims, digests, clamped counts."""
+"""From turns to the values of rows: claims, digests, clamped counts.
+
+All values are in PostgreSQL's text form.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,26 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import TYPE_CHECKING
 
 from tapes_cli.store.sanitise import Clean, clean_text, to_jsonb
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from tapes_cli.model.envelope import Envelope
     from tapes_cli.model.turn import Turn
     from tapes_cli.store.base import ChainedTurn
+    from tapes_cli.store.postgres.pipeline import Parameter
 
 _INT4_MAX = 2**31 - 1
 _DISTANCE_BITS = 16
 _DIGEST_BITS = 47
+_MOST_DISTANT = (1 << _DISTANCE_BITS) - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EMPTY_METADATA = "{}"
-BEGINNING_OF_TIME = "-infinity"
-"""The capture time of a field that nobody has set: older than any."""
-
-Row = tuple[Any, ...]
+_EMPTY_METADATA = b"{}"
+_BEGINNING_OF_TIME = b"-infinity"  # the capture time of a field that nobody has set
+_MOST_TEXTS = 256
 
 
 class Sanitised:
@@ -37,17 +39,17 @@ class Sanitised:
     def __init__(self) -> None:
         self.seen = False
 
-    def text(self, value: str) -> str:
+    def text(self, value: str) -> bytes:
         """Return the text as a text column takes it."""
         return self._note(clean_text(value))
 
-    def jsonb(self, value: object) -> str:
+    def jsonb(self, value: object) -> bytes:
         """Return the JSON value as a jsonb column takes it."""
         return self._note(to_jsonb(value))
 
-    def _note(self, clean: Clean) -> str:
+    def _note(self, clean: Clean) -> bytes:
         self.seen = self.seen or clean.changed
-        return clean.value
+        return clean.value.encode()
 
 
 def owner_of(turn: ChainedTurn) -> bytes:
@@ -58,7 +60,7 @@ def owner_of(turn: ChainedTurn) -> bytes:
     return json.dumps((*key, captured.provider, captured.agent_name, captured.project)).encode()
 
 
-def claim(owner: bytes, model: str, content: str, distance: int) -> int:
+def claim(owner: bytes, model: str, content: bytes, distance: int) -> int:
     """Return the claim of a capture on a node, by which equal capture times are settled.
 
     The lower claim wins: the capture in which the node stands nearer to the head (`distance`
@@ -66,19 +68,40 @@ def claim(owner: bytes, model: str, content: str, distance: int) -> int:
     """
     digest = blake2b(owner, digest_size=8)
     digest.update(model.encode(errors="surrogatepass"))
-    digest.update(content.encode())
+    digest.update(content)
     low = int.from_bytes(digest.digest()) >> (64 - _DIGEST_BITS)
-    high: int = min(distance, 2**_DISTANCE_BITS - 1) << _DIGEST_BITS
+    high: int = min(distance, _MOST_DISTANT) << _DIGEST_BITS
     return high | low
 
 
-def turn_claim(turn: ChainedTurn) -> int:
+def is_nearer(claimed: int, distance: int) -> bool:
+    """Tell whether a claim was made from nearer to a head than from this distance."""
+    return claimed >> _DIGEST_BITS < min(distance, _MOST_DISTANT)
+
+
+class EnvelopeTexts:
+    """The text of envelopes, by which they are told apart; that of those seen last is kept."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, tuple[Envelope, str]] = {}
+
+    def of(self, envelope: Envelope) -> str:
+        """Return the envelope as text: equal text, equal envelope."""
+        known = self._texts.get(id(envelope))
+        if known is None or known[0] is not envelope:
+            if len(self._texts) >= _MOST_TEXTS:
+                self._texts.clear()
+            known = self._texts[id(envelope)] = envelope, repr(envelope)
+        return known[1]
+
+
+def turn_claim(turn: ChainedTurn, envelope_text: str) -> int:
     """Return a digest of everything that a turn says of its session and of itself.
 
     Two captures with equal digests and equal heads write the same rows, so the second one need
     not be looked at. The time of an undated turn is left out: it is ours, not the capture's.
     """
-    captured, envelope = turn.turn, turn.envelope
+    captured = turn.turn
     said = (
         owner_of(turn).hex(),
         captured.captured.at.isoformat() if captured.captured.dated else "",
@@ -86,7 +109,7 @@ def turn_claim(turn: ChainedTurn) -> int:
         captured.response_model.encode(errors="surrogatepass").hex(),
         captured.stop_reason.encode(errors="surrogatepass").hex(),
         *_counts(captured),
-        repr(envelope),
+        envelope_text,
     )
     digest = blake2b(repr(said).encode(errors="surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), signed=True)
@@ -106,106 +129,105 @@ def _counts(turn: Turn) -> tuple[int | None, ...]:
 
 
 _TOKEN_COLUMNS = 5
-_NO_LANDING = (0, None, *([None] * 7), None, None, None)
 
 
-def landing(turn: ChainedTurn, session_id: UUID | None, digest: int, note: Sanitised) -> Row:
+def landing(turn: Turn, digest: int, note: Sanitised) -> tuple[Parameter, ...]:
     """Return the values that a head gets when its own turn lands.
 
     Token columns of `nodes` are 32 bits wide and are clamped; the session's counters take the
     full value.
     """
-    counts = _counts(turn.turn)
-    tokens = tuple(None if n is None else min(n, _INT4_MAX) for n in counts[:_TOKEN_COLUMNS])
+    counts = _counts(turn)
+    tokens = (None if n is None else min(n, _INT4_MAX) for n in counts[:_TOKEN_COLUMNS])
     return (
-        1,
-        note.text(turn.turn.stop_reason) or None,
-        *tokens,
-        *counts[_TOKEN_COLUMNS:],
-        turn.turn.captured.at,
-        session_id,
-        digest,
+        note.text(turn.stop_reason) or None,
+        *map(_number, (*tokens, *counts[_TOKEN_COLUMNS:])),
+        _number(digest),
     )
+
+
+def _number(value: int | None) -> Parameter:
+    return None if value is None else b"%d" % value
+
+
+def timestamp(at: datetime) -> bytes:
+    """Return a time as a timestamptz column takes it."""
+    return at.isoformat().encode()
+
+
+def uuid_text(value: UUID) -> bytes:
+    """Return a UUID as a uuid column takes it."""
+    return str(value).encode()
 
 
 @dataclass(slots=True)
 class NodeRow:
-    """One row for `nodes`, with what decides whether it is needed."""
+    """What is a node's own in its row, with what decides whether the row is needed."""
 
     hash: str
-    created_at: datetime
     claim: int
-    values: Row
+    values: tuple[Parameter, ...]
 
 
 class NodeRows:
-    """Makes the rows of one turn's nodes."""
+    """Makes the rows of one turn's nodes.
 
-    def __init__(self, turn: ChainedTurn, session_id: UUID | None, note: Sanitised) -> None:
-        self._turn = turn
-        self._session_id = session_id
+    Attributes:
+        shared: the values that all of them have: org, provider, agent, project, session, time.
+    """
+
+    def __init__(self, turn: ChainedTurn, session_id: bytes | None, note: Sanitised) -> None:
+        captured = turn.turn
+        self._chain = turn.chain
         self._owner = owner_of(turn)
-        self._nodes = turn.chain.nodes
         self._note = note
-
-    def row(self, index: int, landed: Row = _NO_LANDING) -> NodeRow:
-        """Return the row of the node at this index of the chain; `landed` for its own turn."""
-        node, turn = self._nodes[index], self._turn.turn
-        note = self._note
-        content = note.jsonb(node.message.content)
-        distance = len(self._nodes) - 1 - index
-        claimed = claim(self._owner, node.model, content, distance)
-        role, model = note.text(node.message.role), note.text(node.model)
-        provider, agent = note.text(turn.provider), note.text(turn.agent_name)
-        at = turn.captured.at
-        values = (
-            self._turn.org_id,
-            node.hash,
-            node.parent_hash or None,
-            "message",
-            role,
-            content,
-            _bucket(role, content, model, provider, agent),
-            model,
-            provider,
-            agent,
-            note.text(turn.project),
-            self._session_id,
-            at,
-            claimed,
-            *landed,
+        self.shared: tuple[Parameter, ...] = (
+            uuid_text(turn.org_id),
+            note.text(captured.provider),
+            note.text(captured.agent_name),
+            note.text(captured.project),
+            session_id,
+            timestamp(captured.captured.at),
         )
-        return NodeRow(node.hash, at, claimed, values)
+
+    def row(self, index: int) -> NodeRow:
+        """Return the row of the node at this index of the chain."""
+        node, note = self._chain.node(index), self._note
+        content = note.jsonb(node.message.content)
+        claimed = claim(self._owner, node.model, content, len(self._chain) - 1 - index)
+        values = (
+            node.hash.encode(),
+            node.parent_hash.encode() or None,
+            note.text(node.message.role),
+            content,
+            note.text(node.model),
+            _number(claimed),
+        )
+        return NodeRow(node.hash, claimed, values)
 
 
-def _bucket(role: str, content: str, model: str, provider: str, agent: str) -> str:
-    head = orjson.dumps(
-        {"type": "message", "role": role, "model": model, "provider": provider, "agent_name": agent}
-    ).decode()
-    return f'{head[:-1]},"content":{content}}}'
-
-
-def session_row(turn: ChainedTurn, ids: tuple[UUID, UUID | None], note: Sanitised) -> Row:
+def session_row(
+    turn: ChainedTurn, ids: tuple[bytes, bytes | None], note: Sanitised
+) -> tuple[Parameter, ...]:
     """Return the values of the turn's own session, without its counters.
 
     `ids` are the session's and, where a parent is named, the parent's.
     """
     assert turn.session is not None  # noqa: S101  # the caller stores turns with a session here
-    envelope, at = turn.envelope, turn.turn.captured.at
+    envelope, captured, parent = turn.envelope, turn.turn.captured.at, turn.parent
     metadata = envelope.harness_metadata
-    micros = (at - _EPOCH) // timedelta(microseconds=1)
-    parent = turn.parent
+    at = timestamp(captured)
 
-    def field(value: str) -> tuple[str | None, datetime | str]:
-        return (note.text(value), at) if value.strip() else (None, BEGINNING_OF_TIME)
+    def field(value: str) -> tuple[Parameter, Parameter]:
+        return (note.text(value), at) if value.strip() else (None, _BEGINNING_OF_TIME)
 
     subject, subject_at = field(envelope.auth_subject)
+    micros = (captured - _EPOCH) // timedelta(microseconds=1) if metadata else 0
     return (
         *_natural_key(turn, ids[0], note),
         at,
-        at,
-        subject or "",
-        subject is not None,
+        subject or b"",
+        b"f" if subject is None else b"t",
         subject_at,
         *field(envelope.name),
         *field(envelope.cwd),
@@ -217,26 +239,38 @@ def session_row(turn: ChainedTurn, ids: tuple[UUID, UUID | None], note: Sanitise
     )
 
 
-def _natural_key(turn: ChainedTurn, session_id: UUID, note: Sanitised) -> Row:
+def counters(turn: Turn, *, counts: bool) -> tuple[Parameter, ...]:
+    """Return what a turn adds to the counters of its session, if it counts."""
+    usage = turn.usage
+    added = (1, usage.prompt_tokens or 0, usage.completion_tokens or 0) if counts else (0, 0, 0)
+    return tuple(map(_number, added))
+
+
+def _natural_key(turn: ChainedTurn, session_id: bytes, note: Sanitised) -> tuple[Parameter, ...]:
     key, envelope = turn.session, turn.envelope
     assert key is not None  # noqa: S101  # as above
     note.text(envelope.harness_id)
     note.text(envelope.harness_session_id)
-    return (key.org_id, session_id, key.harness_id, key.harness_session_id)
+    return (
+        uuid_text(key.org_id),
+        session_id,
+        key.harness_id.encode(),
+        key.harness_session_id.encode(),
+    )
 
 
-def placeholder_row(turn: ChainedTurn, parent_id: UUID, note: Sanitised) -> Row:
+def placeholder_row(turn: ChainedTurn, parent_id: bytes, note: Sanitised) -> tuple[Parameter, ...]:
     """Return the values of the row that stands for a parent until its own first turn lands."""
-    assert turn.parent is not None  # noqa: S101  # the caller has looked
-    at, subject = turn.turn.captured.at, turn.envelope.auth_subject
+    parent = turn.parent
+    assert parent is not None  # noqa: S101  # the caller has looked
+    at, subject = timestamp(turn.turn.captured.at), turn.envelope.auth_subject
     given = bool(subject.strip())
     return (
-        turn.parent.org_id,
+        uuid_text(parent.org_id),
         parent_id,
-        turn.parent.harness_id,
-        turn.parent.harness_session_id,
+        parent.harness_id.encode(),
+        parent.harness_session_id.encode(),
         at,
-        at,
-        note.text(subject) if given else "",
-        at if given else BEGINNING_OF_TIME,
+        note.text(subject) if given else b"",
+        at if given else _BEGINNING_OF_TIME,
     )

@@ -10,31 +10,24 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import pq
 
 from tapes_cli.merkle.chain import check_chain
 from tapes_cli.store.base import Outcome, OutcomeKind
 from tapes_cli.store.postgres.connect import connect
-from tapes_cli.store.postgres.ingest import Transaction, plan
+from tapes_cli.store.postgres.ingest import plan
 from tapes_cli.store.postgres.known import Known
+from tapes_cli.store.postgres.pipeline import Pipeline
 from tapes_cli.store.postgres.refusals import refusal
 from tapes_cli.store.postgres.retry import Backoff, Fault, explained, fault, repeat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tapes_cli.store.base import ChainedTurn, SessionIngester
-
-_DURABLE: tuple[LiteralString, ...] = (
-    "BEGIN",
-    "SET LOCAL synchronous_commit TO DEFAULT",
-    "SELECT pg_logical_emit_message(true, 'tapes-cli', '')",
-    "COMMIT",
-)
-
+    from tapes_cli.store.postgres.pipeline import Statement
 
 _NEVER_ANALYSED = """
 SELECT EXISTS (
@@ -69,14 +62,14 @@ class PostgresStore:
         self._dsn = dsn
         self._backoff = backoff or Backoff()
         self._known = Known()
-        self._conn = self._connect()
+        self._connect()
         row = self._conn.execute(_NEVER_ANALYSED).fetchone()
         self._never_analysed = row is not None and row[0]
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        conn = connect(self._dsn)
-        conn.execute("SET synchronous_commit = off")
-        return conn
+    def _connect(self) -> None:
+        self._conn = connect(self._dsn)
+        self._conn.execute("SET synchronous_commit = off")
+        self._pipeline = Pipeline(self._conn)
 
     def close(self) -> None:
         """Close the connection."""
@@ -85,7 +78,7 @@ class PostgresStore:
     def ingest(self, turns: Sequence[ChainedTurn]) -> list[Outcome]:
         """Store each turn; return when all of it is durable. See `SessionIngester.ingest`."""
         for turn in turns:
-            check_chain(turn.chain.nodes)
+            check_chain(turn.chain)
         batch = _Batch(turns)
 
         def recover() -> None:
@@ -93,7 +86,7 @@ class PostgresStore:
             batch.settled.clear()
             self._known.forget()
             self._conn.close()
-            self._conn = self._connect()
+            self._connect()
 
         try:
             repeat(lambda: self._settle(batch), recover, self._backoff)
@@ -106,20 +99,29 @@ class PostgresStore:
             first = len(batch.settled)
             remaining = batch.turns[first:]
             self._known.look_up(self._conn, remaining)
-            plans = [plan(turn, self._known) for turn in remaining]
-            for index, planned in enumerate(plans, first):
-                if planned.outcome.kind is OutcomeKind.STORED:
-                    batch.sent[index] = planned.outcome
-                elif index in batch.sent:
-                    planned.outcome = batch.sent[index]
-            committed, error = self._send(plans)
-            batch.settled.extend(planned.outcome for planned in plans[:committed])
-            if error is not None:
-                self._known.forget()
-                self._settle_failure(batch, error)
-        for statement in _DURABLE:
-            self._conn.execute(statement)
+            outcomes: list[Outcome] = []
+            failure = self._pipeline.run(self._transactions(batch, outcomes))
+            if failure is None:
+                batch.settled += outcomes
+                continue
+            batch.settled += outcomes[: failure.index]
+            self._known.forget()
+            if fault(failure.error) is Fault.CONNECTION:
+                raise failure.error
+            self._settle_failure(batch, failure.error)
         self._analyse_once()
+
+    def _transactions(self, batch: _Batch, outcomes: list[Outcome]) -> Iterator[list[Statement]]:
+        """Yield the transactions of turns that are not settled, noting what each will lead to."""
+        first = len(batch.settled)
+        for index, turn in enumerate(batch.turns[first:], first):
+            planned = plan(turn, self._known)
+            if planned.outcome.kind is OutcomeKind.STORED:
+                batch.sent[index] = planned.outcome
+            elif index in batch.sent:
+                planned.outcome = batch.sent[index]
+            outcomes.append(planned.outcome)
+            yield planned.statements
 
     def _analyse_once(self) -> None:
         """Tell the planner what the tables hold, once the first batch is in them.
@@ -134,6 +136,8 @@ class PostgresStore:
     def _settle_failure(self, batch: _Batch, error: psycopg.Error) -> None:
         """Decide about the first turn that is not settled: again, refused, or not ours to say."""
         index = len(batch.settled)
+        if index == len(batch.turns):
+            raise error  # only the commit that makes them durable has failed
         kind = fault(error)
         for behind in range(index, len(batch.turns)):
             batch.sent.pop(behind, None)  # stopped with the one that failed
@@ -144,45 +148,6 @@ class PostgresStore:
             batch.settled.append(Outcome(OutcomeKind.REFUSED, message=message))
         else:
             raise error
-
-    def _send(self, plans: Sequence[Transaction]) -> tuple[int, psycopg.Error | None]:
-        """Run the transactions in order; return how many were committed, and what stopped them."""
-        commits: list[psycopg.Cursor[Any] | None] = []
-        try:
-            with self._conn.pipeline(), psycopg.RawCursor(self._conn) as cursor:
-                commits.extend(self._queue(cursor, planned) for planned in plans)
-        except psycopg.Error as error:
-            if fault(error) is Fault.CONNECTION:
-                raise
-            # What psycopg believes to be prepared went down with the pipeline.
-            self._conn.close()
-            self._conn = self._connect()
-            committed = next(
-                (i for i, commit in enumerate(commits) if commit and not _is_committed(commit)),
-                len(commits),
-            )
-            return committed, error
-        return len(plans), None
-
-    def _queue(
-        self, cursor: psycopg.RawCursor[Any], planned: Transaction
-    ) -> psycopg.Cursor[Any] | None:
-        """Send a transaction without waiting; return the cursor of its commit, if it has any."""
-        if not planned.statements:
-            return None
-        cursor.execute("BEGIN")
-        for statement, values in planned.statements:
-            cursor.execute(statement, values)
-        return self._conn.execute("COMMIT")
-
-
-def _is_committed(commit: psycopg.Cursor[Any]) -> bool:
-    result = commit.pgresult
-    return (
-        result is not None
-        and result.status == pq.ExecStatus.COMMAND_OK
-        and result.command_status == b"COMMIT"
-    )
 
 
 if TYPE_CHECKING:
