@@ -17,7 +17,7 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 """Upper bound of one chunk, compressed or not."""
 
 XZ_MEMORY_BYTES = 512 << 20
@@ -32,6 +32,20 @@ class ByteReader(Protocol):
     def read1(self, size: int = -1, /) -> bytes:
         """Return up to `size` bytes with at most one call of the system; empty at the end."""
         ...
+
+
+class LimitedReader:
+    """Reads so many bytes of a stream at most."""
+
+    def __init__(self, stream: ByteReader, limit: int) -> None:
+        self._stream = stream
+        self._left = limit
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """See `ByteReader.read1`."""
+        data = self._stream.read1(self._left if size < 0 else min(size, self._left))
+        self._left -= len(data)
+        return data
 
 
 class DamagedArchiveError(Exception):
@@ -129,6 +143,11 @@ def read_chunks(stream: ByteReader) -> Iterator[bytes]:
             yield from _decompress(codec, _raw_chunks(head, stream))
             return
     yield from _raw_chunks(head, stream)
+
+
+def is_compressed(stream: ByteReader) -> bool:
+    """Tell whether an archive begins here, of whatever kind."""
+    return _read_head(stream).startswith(_MAGICS)
 
 
 def _read_head(stream: ByteReader) -> bytes:

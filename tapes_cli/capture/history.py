@@ -35,7 +35,7 @@ DEFAULT_BUDGET_BYTES = 48 << 20
 """Bytes of histories that are remembered, in all."""
 
 MAX_HISTORIES = 16
-"""Histories remembered that begin alike in one session: its forks take turns."""
+"""Histories remembered of one session: its forks and sub-agents take turns."""
 
 _REWRITTEN_TAIL = 4
 """Harnesses move cache marks along the last messages: a conversation that differs in no more than
@@ -186,7 +186,8 @@ class Histories:
         self._budget = budget_bytes
         self._spent = 0
         self._mark = secrets.token_hex(16)
-        # By session and opening bytes, least recently used first; and the histories of each.
+        # By session, or opening bytes where there is none, least recently used first; and the
+        # histories of each.
         self._histories: OrderedDict[_Key, list[_Known]] = OrderedDict()
 
     def open(self, data: bytes) -> OpenedRecord:
@@ -218,8 +219,9 @@ class Histories:
         if known is not None and known.provider != provider.name:
             raise HistoryMismatchError
         fresh = _parsed(provider, raw, shared)
-        load = _Loader(passage, shared, provider)
-        history = History(fresh, shared, known.mark if known else None, load)
+        history = History(fresh)
+        if known is not None:
+            history = History(fresh, shared, known.mark, _Loader(passage, shared, provider))
         self._remember(passage, provider.name, history.mark, [*map(_size, raw)])
         return history
 
@@ -236,7 +238,8 @@ class Histories:
     def _passage(self, name: str, data: bytes, start: int) -> _Passage | None:
         if data.startswith(b"]", start):
             return None
-        key = _session_of(data), data[start : start + _OPENING_BYTES]
+        session = _session_of(data)
+        key = session, b"" if session else data[start : start + _OPENING_BYTES]
         best, boundaries = None, 0
         for known in reversed(self._histories.get(key, ())):
             matched = self._matched(known, data, start)
@@ -342,6 +345,20 @@ def _consists_of(raw: list[JSON], items: list[JSON]) -> bool:
 
 def _size(message: JSON) -> int:
     return len(message) if isinstance(message, list) else 0
+
+
+def conversation_of(data: bytes) -> bytes:
+    """Return what tells conversations apart, as well as bytes that are not decoded can do it.
+
+    The session's id; where there is none, how the messages begin; else the record's beginning.
+    """
+    if session := _session_of(data):
+        return session
+    for _, quoted in _FIELDS:
+        found = data.find(quoted)
+        if found >= 0:
+            return data[found : found + _OPENING_BYTES]
+    return data[:_OPENING_BYTES]
 
 
 def _session_of(data: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -13,7 +13,12 @@ from tapes_cli.capture.decode import InexactNumberError, decode_exact, too_deep
 from tapes_cli.capture.envelope import EnvelopeParser
 from tapes_cli.capture.formats import Item, detect
 from tapes_cli.capture.formats.turn_records import TurnParser
-from tapes_cli.capture.history import Histories, HistoryMismatchError, OpenedRecord
+from tapes_cli.capture.history import (
+    DEFAULT_BUDGET_BYTES,
+    Histories,
+    HistoryMismatchError,
+    OpenedRecord,
+)
 from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line
 from tapes_cli.capture.sources import Source, SourceProblem, SourceReadError
 from tapes_cli.capture.times import Fallback, utc_now
@@ -51,12 +56,14 @@ class Options:
         project: the tag of every turn.
         max_line_bytes: longer lines are rejected unread.
         now: the clock, asked for turns that nothing else dates.
+        history_bytes: how much is remembered of the histories that sessions re-send.
     """
 
     default_org: UUID | None = None
     project: str = ""
     max_line_bytes: int = DEFAULT_MAX_LINE_BYTES
     now: Callable[[], datetime] = utc_now
+    history_bytes: int = DEFAULT_BUDGET_BYTES
 
 
 def read(source: Source | SourceProblem, options: Options | None = None) -> Iterator[Record]:
@@ -74,7 +81,9 @@ class Reader:
     def __init__(self, options: Options | None = None) -> None:
         self._options = options or Options()
         self._parser = TurnParser(
-            project=self._options.project, envelopes=EnvelopeParser(self._options.default_org)
+            project=self._options.project,
+            envelopes=EnvelopeParser(self._options.default_org),
+            histories=Histories(self._options.history_bytes),
         )
 
     def read(self, source: Source | SourceProblem) -> Iterator[Record]:
@@ -85,17 +94,20 @@ class Reader:
         could not be read.
         """
         if isinstance(source, SourceProblem):
-            yield _unreadable(Location(source.name, 0, 0), source.message)
+            yield _unreadable(Location(source.name, 0, 0, number=source.number), source.message)
             return
         fallback = Fallback(source.mtime, self._options.now)
         try:
             for line in source.lines(self._options.max_line_bytes):
-                yield from self._line(source.name, line, fallback)
+                if source.holds(line.data):
+                    yield from self._line(source, line, fallback)
         except SourceReadError as error:
-            yield _unreadable(Location(source.name, error.line, error.byte_offset), error.message)
+            if source.holds(b""):
+                place = Location(source.name, error.line, error.byte_offset, number=source.number)
+                yield _unreadable(place, error.message)
 
-    def _line(self, name: str, line: Line, fallback: Fallback) -> Iterator[Record]:
-        location = Location(name, line.number, line.byte_offset)
+    def _line(self, source: Source, line: Line, fallback: Fallback) -> Iterator[Record]:
+        location = Location(source.name, line.number, line.byte_offset, number=source.number)
         if line.too_long:
             message = f"the line is longer than {self._options.max_line_bytes:,} bytes"
             yield Rejected(location, Reason.LINE_TOO_LONG, message, "", line.data)
@@ -117,7 +129,7 @@ class Reader:
     ) -> Record:
         location, raw = line_location, opened.raw(item)
         if item.index is not None:
-            location = Location(location.source, location.line, location.byte_offset, item.index)
+            location = replace(location, index=item.index)
         try:
             return Accepted(location, self._turn(opened, item, raw, fallback), raw)
         except RejectError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from tapes_cli.model.reasons import Reason
@@ -56,7 +56,9 @@ class SessionModel(BaseModel):
     name: _Text = None
     parent_harness_session_id: Annotated[str | None, PlainValidator(_parent)] = None
     parent_harness_id: _Text = None
-    harness_metadata: Annotated[dict[str, Any], PlainValidator(_metadata)] = {}
+    harness_metadata: Annotated[dict[str, Any], PlainValidator(_metadata)] = Field(
+        default_factory=dict
+    )
 
 
 def validate_session(session: dict[str, Any]) -> SessionModel:

@@ -7,18 +7,24 @@ import os
 import stat
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from tapes_cli.capture.decompress import DamagedArchiveError, read_chunks
+from tapes_cli.capture.decompress import (
+    DamagedArchiveError,
+    LimitedReader,
+    is_compressed,
+    read_chunks,
+)
 from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line, LineSplitter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tapes_cli.capture.decompress import ByteReader
+    from tapes_cli.capture.share import Share
 
 STDIN_ARGUMENT = "-"
 STDIN_NAME = "<stdin>"
@@ -36,12 +42,37 @@ class Source:
         path: the file, or None for stdin.
         mtime: when the file was last modified (UTC), or None for what is no regular file.
         size: bytes on disk, before decompression, or None for what is no regular file.
+        number: its place among all sources of a run, counted from 0.
+        limit: how many bytes are read at most, None for all there are.
+        share: which of its records are to be read, None for all.
     """
 
     name: str
     path: Path | None
     mtime: datetime | None = None
     size: int | None = None
+    number: int = 0
+    limit: int | None = None
+    share: Share | None = None
+
+    @property
+    def divisible(self) -> bool:
+        """Whether several readers can share it: a file that is not compressed."""
+        if self.path is None or self.size is None:
+            return False
+        try:
+            with self.path.open("rb") as stream:
+                return not is_compressed(stream)
+        except OSError:
+            return False
+
+    def shared(self, share: Share) -> Source:
+        """Return the source for one of several readers: all of them see it as it is now."""
+        return replace(self, limit=self.size, share=share)
+
+    def holds(self, record: bytes) -> bool:
+        """Tell whether a record, here its bytes, is among those to be read."""
+        return self.share is None or self.share.holds(record)
 
     def lines(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> Iterator[Line]:
         """Open the source and yield its lines, decompressed, without the blank ones.
@@ -54,7 +85,8 @@ class Source:
         splitter = LineSplitter(max_line_bytes)
         try:
             with _open(self.path) as stream:
-                yield from splitter.split(read_chunks(stream))
+                limited = stream if self.limit is None else LimitedReader(stream, self.limit)
+                yield from splitter.split(read_chunks(limited))
         except DamagedArchiveError as error:
             raise SourceReadError(str(error), splitter) from error
         except OSError as error:
@@ -67,6 +99,7 @@ class SourceProblem:
 
     name: str
     message: str
+    number: int = 0
 
 
 class SourceReadError(Exception):

@@ -6,8 +6,8 @@ from tapes_cli.cli.places import place, reject_sentence
 from tapes_cli.cli.records import other_record, turn_record
 from tapes_cli.cli.reporting import INCOMPLETE, count, detail_lines
 from tapes_cli.importer.report import Report
-from tapes_cli.model.records import Incomplete, Location, Record, Rejected
-from tapes_cli.store.base import ChainedTurn
+from tapes_cli.importer.settled import Settled
+from tapes_cli.model.records import Incomplete, Record, Rejected
 
 
 class CheckReporter:
@@ -18,9 +18,9 @@ class CheckReporter:
         self._quiet = quiet
         self._results = Results(output)
 
-    def turn(self, turn: ChainedTurn, location: Location, *, sanitised: bool) -> None:
+    def turn(self, settled: Settled) -> None:
         """Report a sound turn: in text it is only counted."""
-        self._results.write({**turn_record(turn, location), "sanitised": sanitised})
+        self._results.write(turn_record(settled))
 
     def other(self, record: Record) -> None:
         """Report a record that would not be stored."""

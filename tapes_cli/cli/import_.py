@@ -1,7 +1,6 @@
 """`tapes-cli import`: read captures, store turns."""
 
 import os
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,11 +62,25 @@ MigrateOption = Annotated[
 ]
 
 
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Import in so many processes, each with a connection of its own. What is stored and "
+        "reported does not depend on it. stdin is always read by one.",
+        show_default="as many as help",
+    ),
+]
+
+
 def import_(
     paths: PathsArgument = None,
     rejects: RejectsOption = None,
     strict: StrictOption = False,
     max_errors: MaxErrorsOption = None,
+    workers: WorkersOption = None,
     migrate: MigrateOption = False,
     org: OrgOption = None,
     project: ProjectOption = "",
@@ -95,14 +108,14 @@ def import_(
     --strict or --max-errors, 5 database lost, 6 schema not up to date, 130 or 143 interrupted.
     """
     from tapes_cli.cli.reporting import Reporter  # noqa: PLC0415  # keeps start-up fast
-    from tapes_cli.importer.prepare import Preparer  # noqa: PLC0415  # keeps start-up fast
-    from tapes_cli.importer.run import ImportOptions, ImportRun  # noqa: PLC0415  # as above
+    from tapes_cli.importer.ledger import Ledger  # noqa: PLC0415  # as above
+    from tapes_cli.importer.parallel import import_all, numbered  # noqa: PLC0415  # as above
+    from tapes_cli.importer.run import ImportOptions  # noqa: PLC0415  # as above
     from tapes_cli.importer.stop import stop_on_signals  # noqa: PLC0415  # as above
-    from tapes_cli.store.postgres.store import PostgresStore  # noqa: PLC0415  # as above
+    from tapes_cli.importer.worker import Task  # noqa: PLC0415  # as above
 
-    del debug
-    sources = sources_of(paths)
-    options = ImportOptions(read_options(org, project), 0 if strict else max_errors)
+    sources = numbered(sources_of(paths))
+    options = ImportOptions(read_options(org, project), with_chains=verbose)
     reporter = Reporter(output, quiet=quiet, verbose=verbose, no_color=no_color)
     with (
         stop_on_signals(say) as stop,
@@ -110,9 +123,9 @@ def import_(
     ):
         bring_up_to_date(address, chosen, migrate=migrate, quiet=quiet)
         kept = _rejects_file(rejects, paths, data_dir)
-        with closing(PostgresStore(address)) as store:
-            preparer = Preparer(sessionless, org_of(org))
-            report = ImportRun(store, preparer, options, reporter, stop, kept).run(sources)
+        ledger = Ledger(reporter, kept, 0 if strict else max_errors)
+        task = Task(address, options, sessionless, org_of(org), debug, sources)
+        report = import_all(task, ledger, stop, workers)
     if kept is not None and kept.written:
         report.rejects_file = str(kept.path)
     if not report.sources:

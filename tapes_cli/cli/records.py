@@ -4,8 +4,8 @@ from datetime import datetime
 from typing import Any
 
 from tapes_cli.importer.rejects import reject_record
+from tapes_cli.importer.settled import Settled, TurnSummary
 from tapes_cli.model.records import Location, Record, Rejected, Skipped
-from tapes_cli.store.base import ChainedTurn, Outcome
 
 
 def timestamp(moment: datetime) -> str:
@@ -31,7 +31,7 @@ def other_record(record: Record) -> dict[str, Any]:
     return {**located("incomplete", location), "byte_offset": location.byte_offset}
 
 
-def session_record(turn: ChainedTurn) -> dict[str, Any] | None:
+def session_record(turn: TurnSummary) -> dict[str, Any] | None:
     """Return the session of a turn, or None for a turn that is stored without one."""
     if turn.session is None:
         return None
@@ -39,31 +39,28 @@ def session_record(turn: ChainedTurn) -> dict[str, Any] | None:
         "org_id": str(turn.session.org_id),
         "harness_id": turn.session.harness_id,
         "harness_session_id": turn.session.harness_session_id,
-        "synthetic": turn.envelope.synthetic,
+        "synthetic": turn.synthetic,
     }
 
 
-def turn_record(turn: ChainedTurn, location: Location) -> dict[str, Any]:
+def turn_record(settled: Settled) -> dict[str, Any]:
     """Return the record of a turn: its session, its chain root first, time and usage."""
-    captured = turn.turn
+    turn = settled.turn
     return {
-        **located("turn", location),
-        "provider": captured.provider,
+        **located("turn", settled.location),
+        "provider": turn.provider,
         "session": session_record(turn),
-        "chain": turn.chain.hashes,
-        "captured_at": timestamp(captured.captured.at),
-        "usage": {
-            "input_tokens": captured.usage.prompt_tokens or 0,
-            "output_tokens": captured.usage.completion_tokens or 0,
-        },
+        "chain": turn.chain,
+        "captured_at": timestamp(turn.captured_at),
+        "usage": {"input_tokens": turn.input_tokens, "output_tokens": turn.output_tokens},
+        "sanitised": settled.outcome.sanitised,
     }
 
 
-def outcome_record(turn: ChainedTurn, location: Location, outcome: Outcome) -> dict[str, Any]:
+def outcome_record(settled: Settled) -> dict[str, Any]:
     """Return the record of a turn that was imported, with what became of it."""
     return {
-        **turn_record(turn, location),
-        "sanitised": outcome.sanitised,
-        "outcome": outcome.kind.value,
-        "new_nodes": outcome.new_nodes,
+        **turn_record(settled),
+        "outcome": settled.outcome.kind.value,
+        "new_nodes": settled.outcome.new_nodes,
     }

@@ -8,8 +8,8 @@ from tapes_cli.cli.options import Output
 from tapes_cli.cli.places import place, reject_sentence
 from tapes_cli.cli.records import other_record, outcome_record
 from tapes_cli.importer.report import Report, SourceReport, Status
-from tapes_cli.model.records import Incomplete, Location, Record, Rejected
-from tapes_cli.store.base import ChainedTurn, Outcome
+from tapes_cli.importer.settled import Settled
+from tapes_cli.model.records import Incomplete, Record, Rejected
 
 INCOMPLETE = "the last line has no newline and does not parse: cut short, or still being written"
 _SHOWN_REJECTS = 10
@@ -50,12 +50,13 @@ class Reporter:
             where = place(record.location)
             self._say(f"Incomplete {where}: {INCOMPLETE}")
 
-    def settled(self, turn: ChainedTurn, location: Location, outcome: Outcome) -> None:
+    def settled(self, settled: Settled) -> None:
         """Report a turn that was stored or was there before, if asked to say more."""
         if self._verbose:
-            self.emit(outcome_record(turn, location, outcome))
+            self.emit(outcome_record(settled))
             if self._output is Output.TEXT:
-                self._say(f"{outcome.kind.value.capitalize()} {place(location)}")
+                kind = settled.outcome.kind.value.capitalize()
+                self._say(f"{kind} {place(settled.location)}")
 
     def source_done(self, source: SourceReport) -> None:
         """Log one line a source where nobody watches a bar, or on request."""

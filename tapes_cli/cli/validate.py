@@ -43,14 +43,13 @@ def validate(
     from tapes_cli.cli.checking import CheckReporter  # noqa: PLC0415  # keeps start-up fast
     from tapes_cli.importer.check import CheckRun  # noqa: PLC0415  # as above
     from tapes_cli.importer.prepare import Preparer  # noqa: PLC0415  # as above
-    from tapes_cli.importer.run import ImportOptions  # noqa: PLC0415  # as above
     from tapes_cli.importer.stop import stop_on_signals  # noqa: PLC0415  # as above
 
     del debug
     sources = sources_of(paths)
-    options = ImportOptions(read_options(org, project), 0 if strict else max_errors)
     reporter = CheckReporter(output, quiet=quiet)
-    run = CheckRun(Preparer(sessionless, org_of(org)), options, reporter)
+    preparer, reading = Preparer(sessionless, org_of(org)), read_options(org, project)
+    run = CheckRun(preparer, reading, reporter, 0 if strict else max_errors)
     with stop_on_signals(lambda _: None) as stop:
         report = run.run(sources, stop)
     reporter.done(report)

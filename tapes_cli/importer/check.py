@@ -9,16 +9,18 @@ from tapes_cli.capture.reader import Reader
 from tapes_cli.errors import InterruptedRunError
 from tapes_cli.importer.report import EXIT_STOPPED, Report, Status
 from tapes_cli.importer.run import rejected_record
+from tapes_cli.importer.settled import Settled, TurnSummary
 from tapes_cli.model.records import Accepted, RejectError
+from tapes_cli.store.base import Outcome, OutcomeKind
 from tapes_cli.store.memory import MemoryStore
 from tapes_cli.store.sanitise import is_clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from tapes_cli.capture.reader import Options
     from tapes_cli.capture.sources import Source, SourceProblem
     from tapes_cli.importer.prepare import Preparer
-    from tapes_cli.importer.run import ImportOptions
     from tapes_cli.importer.stop import StopRequest
     from tapes_cli.merkle.chain import Node
     from tapes_cli.model.records import Location, Record
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 class CheckObserver(Protocol):
     """Hears of every record in input order."""
 
-    def turn(self, turn: ChainedTurn, location: Location, *, sanitised: bool) -> None:
+    def turn(self, settled: Settled) -> None:
         """Hear of a record that is a turn."""
         ...
 
@@ -40,9 +42,16 @@ class CheckObserver(Protocol):
 class CheckRun:
     """One validation. Counts distinct nodes in memory, as an empty database would."""
 
-    def __init__(self, preparer: Preparer, options: ImportOptions, observer: CheckObserver) -> None:
+    def __init__(
+        self,
+        preparer: Preparer,
+        reading: Options,
+        observer: CheckObserver,
+        max_rejects: int | None = None,
+    ) -> None:
         self._preparer = preparer
-        self._options = options
+        self._reading = reading
+        self._max_rejects = max_rejects
         self._observer = observer
         self._store = MemoryStore()
         self._report = Report("validate")
@@ -50,7 +59,7 @@ class CheckRun:
     def run(self, sources: Iterable[Source | SourceProblem], stop: StopRequest) -> Report:
         """Read everything; return the accounts. `stored` counts the sound turns."""
         started = time.monotonic()
-        report, bearable = self._report, self._options.max_rejects
+        report, bearable = self._report, self._max_rejects
         try:
             records = self._records(sources)
             while (record := stop.wait_for(records)) is not None:
@@ -64,7 +73,7 @@ class CheckRun:
         return report
 
     def _records(self, sources: Iterable[Source | SourceProblem]) -> Iterator[Record]:
-        reader = Reader(self._options.reading)
+        reader = Reader(self._reading)
         for source in sources:
             self._report.sources += 1
             yield from reader.read(source)
@@ -83,9 +92,10 @@ class CheckRun:
 
     def _take_turn(self, turn: ChainedTurn, location: Location) -> None:
         new = self._new_nodes(turn)
-        sanitised = not is_clean(turn, new)
-        self._report.count_turn(turn, new_nodes=len(new), sanitised=sanitised)
-        self._observer.turn(turn, location, sanitised=sanitised)
+        outcome = Outcome(OutcomeKind.STORED, len(new), sanitised=not is_clean(turn, new))
+        settled = Settled(location, TurnSummary.of(turn), outcome)
+        self._report.count_settled(settled)
+        self._observer.turn(settled)
 
     def _new_nodes(self, turn: ChainedTurn) -> list[Node]:
         """Return the nodes that are new: the last ones, since a chain is stored from the root."""

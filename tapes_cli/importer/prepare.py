@@ -26,6 +26,11 @@ class Preparer:
     default_org: UUID | None = None
     _chains: ChainBuilder = field(default_factory=ChainBuilder)
 
+    @property
+    def hashes_computed(self) -> int:
+        """How many hashes were worked out so far."""
+        return self._chains.hashes_computed
+
     def prepare(self, turn: Turn) -> ChainedTurn:
         """Return the turn with its chain, session and parent.
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from tapes_cli.model.records import Rejected, Skipped
+from tapes_cli.store.base import OutcomeKind
 
 if TYPE_CHECKING:
+    from tapes_cli.importer.settled import Settled, TurnSummary
+    from tapes_cli.model.envelope import SessionKey
     from tapes_cli.model.records import Record
-    from tapes_cli.store.base import ChainedTurn
 
 
 class Status(StrEnum):
@@ -53,6 +56,13 @@ class Accounts:
         else:
             self.incomplete += 1
 
+    def count_settled(self, settled: Settled) -> None:
+        """Count a turn that is stored or was there before."""
+        if settled.outcome.kind is OutcomeKind.STORED:
+            self.stored += 1
+        else:
+            self.duplicate += 1
+
     def as_dict(self) -> dict[str, int]:
         """Return the accounts as the summary's `records`."""
         return {
@@ -67,10 +77,14 @@ class Accounts:
 
 @dataclass(slots=True)
 class SourceReport:
-    """The accounts of one source. `again` tells whether it can be read again, as a file can."""
+    """The accounts of one source.
+
+    `again` tells whether it can be read again, as a file can; `number` is its place among all.
+    """
 
     name: str
     again: bool = True
+    number: int = 0
     accounts: Accounts = field(default_factory=Accounts)
     seconds: float = 0.0
 
@@ -103,26 +117,28 @@ class Report:
         """How many sessions got a new turn."""
         return len(self._touched)
 
-    def count_turn(self, turn: ChainedTurn, *, new_nodes: int, sanitised: bool) -> None:
-        """Account for a turn that is new."""
-        self.records.stored += 1
-        self.new_nodes += new_nodes
-        self.sanitised += sanitised
-        self.input_tokens += turn.turn.usage.prompt_tokens or 0
-        self.output_tokens += turn.turn.usage.completion_tokens or 0
-        self._count_kind(turn)
+    def count_settled(self, settled: Settled) -> None:
+        """Account for a turn that is stored or was there before."""
+        turn, outcome = settled.turn, settled.outcome
+        self.records.count_settled(settled)
+        self.undated += not turn.dated
+        self.synthetic += turn.synthetic
+        self.new_sessions += outcome.new_session
+        if outcome.kind is OutcomeKind.STORED:
+            self._count_new(turn)
+            self.new_nodes += outcome.new_nodes
+            self.sanitised += outcome.sanitised
+
+    def _count_new(self, turn: TurnSummary) -> None:
+        self.input_tokens += turn.input_tokens
+        self.output_tokens += turn.output_tokens
         if turn.session is not None:
-            # A hash, not the key: there may be millions.
-            self._touched.add(hash(turn.session))
+            self._touched.add(_digest(turn.session))
 
-    def count_duplicate(self, turn: ChainedTurn) -> None:
-        """Account for a turn that was there before."""
-        self.records.duplicate += 1
-        self._count_kind(turn)
-
-    def _count_kind(self, turn: ChainedTurn) -> None:
-        self.undated += not turn.turn.captured.dated
-        self.synthetic += turn.session is not None and turn.envelope.synthetic
+    def fail(self, failure: str, hint: str, exit_code: int) -> None:
+        """Note why the run failed."""
+        self.status, self.exit_code = Status.FAILED, exit_code
+        self.failure, self.failure_hint = failure, hint
 
     def count_other(self, record: Record) -> None:
         """Account for a record that is no turn, or a turn that was rejected."""
@@ -159,3 +175,10 @@ class Report:
             "seconds": round(self.seconds, 3),
             "turns_per_second": round(self.records.stored / self.seconds, 1) if self.seconds else 0,
         }
+
+
+def _digest(session: SessionKey) -> int:
+    """Return a number for the session. Not the key itself: there may be millions."""
+    text = f"{session.org_id.int}/{session.harness_id}/{session.harness_session_id}"
+    digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest())

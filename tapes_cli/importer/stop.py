@@ -23,11 +23,13 @@ class StopRequest:
 
     `waiting` is true while nothing is in flight that has to be finished first: before the run
     begins, and while it waits for the next record, perhaps of a pipe in which nothing comes.
+    `before_leaving` is called before a second signal ends the process.
     """
 
     def __init__(self) -> None:
         self._signal = 0
         self.waiting = True
+        self.before_leaving: Callable[[], None] = lambda: None
 
     @property
     def requested(self) -> bool:
@@ -76,6 +78,7 @@ def stop_on_signals(announce: Callable[[str], None]) -> Iterator[StopRequest]:
     def handle(signal_number: int, _frame: FrameType | None) -> None:
         if stop.requested:
             # Whatever is not committed is undone by the server when the connection drops.
+            stop.before_leaving()
             os._exit(128 + signal_number)
         stop.note(signal_number)
         announce("Stopping after the turns in flight; once more to leave at once.")

@@ -15,13 +15,20 @@ class Location:
     """Where a record stands.
 
     `line` counts from 1, `byte_offset` from 0 in the decompressed stream; `index` is the place
-    in a batch, counted from 0, or None outside one.
+    in a batch, counted from 0, or None outside one. `number` is the source's place among all
+    sources of a run.
     """
 
     source: str
     line: int
     byte_offset: int
     index: int | None = None
+    number: int = 0
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """What sorts records in the order of the input."""
+        return self.number, self.line, -1 if self.index is None else self.index
 
     def __str__(self) -> str:
         """Return `source:line`, with `turns[i]` for a record of a batch."""

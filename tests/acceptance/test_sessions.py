@@ -16,6 +16,7 @@ import pytest
 
 from tapes_cli.merkle.chain import ChainBuilder
 from tapes_cli.model.blocks import Message
+from tapes_cli.model.history import History
 from tapes_cli.model.turn import Turn, Usage
 from tapes_cli.store.base import ChainedTurn
 from tapes_cli.store.postgres.store import PostgresStore
@@ -36,7 +37,7 @@ HOSTILE = "\x1b[2J\x1b]0;owned\x07 \u202e[red]x[/red]"
 def answered(content: list[ContentBlock], at: int, **envelope: Any) -> ChainedTurn:
     turn = Turn(
         provider="anthropic",
-        history=[text("user", f"Please look. {HOSTILE}")],
+        history=History([text("user", f"Please look. {HOSTILE}")]),
         response=Message("assistant", content),
         captured=moment(at),
         request_model="asked",

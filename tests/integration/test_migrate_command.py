@@ -16,6 +16,8 @@ from tapes_cli.store.postgres.migrations import load_migrations, migrate_down, s
 from tests.support.schema import (
     ANCESTRY,
     CAPTURE_ORDER,
+    LATEST,
+    NEEDED_INDEXES,
     ORG_KEYS,
     SESSION_TRACKING,
     VERSIONS,
@@ -48,7 +50,7 @@ def test_up_prints_what_it_applied_and_then_that_nothing_is_left(empty_database:
     assert first.stderr.startswith("This is database test_")
     second = call(empty_database, "up")
     assert second.stdout == ""
-    assert second.stderr == f"Nothing to do: the schema is at version {CAPTURE_ORDER}.\n"
+    assert second.stderr == f"Nothing to do: the schema is at version {LATEST}.\n"
     assert call(empty_database, "up", "--quiet").stderr == ""
 
 
@@ -71,7 +73,7 @@ def test_up_in_json_lines(empty_database: str) -> None:
         "type": "summary",
         "command": "migrate up",
         "exit_code": 0,
-        "current": CAPTURE_ORDER,
+        "current": LATEST,
     }
 
 
@@ -79,18 +81,20 @@ def test_status_tells_what_is_pending(database: str) -> None:
     migrate_down(database)
     result = call(database, "status")
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == ["applied"] * 4 + ["pending"]
-    assert lines[-1] == "The schema is behind: 1 of 5 migrations are not applied."
+    assert [line.split()[0] for line in lines[:-1]] == ["applied"] * (len(VERSIONS) - 1) + [
+        "pending"
+    ]
+    assert lines[-1] == f"The schema is behind: 1 of {len(VERSIONS)} migrations are not applied."
     call(database, "status", "--exit-code", code=1)
     records, summary = document(
         call(database, "status", "--exit-code", "-o", "json", code=1).stdout
     )
-    assert [record["applied"] for record in records] == [True] * 4 + [False]
+    assert [record["applied"] for record in records] == [True] * (len(VERSIONS) - 1) + [False]
     assert summary == {
         "type": "summary",
         "command": "migrate status",
         "exit_code": 1,
-        "current": ORG_KEYS,
+        "current": CAPTURE_ORDER,
         "dirty": False,
         "state": "behind",
     }
@@ -114,9 +118,10 @@ def test_down_shows_what_will_be_lost_and_refuses_without_a_terminal(database: s
     assert isinstance(result.exception, UsageError)
     assert "--yes" in result.exception.hint
     assert result.stderr.splitlines()[1:] == [
-        "  1795305700_capture_order",
-        "  1795305600_org_keys",
-        "  1779329142_session_tracking",
+        f"  {NEEDED_INDEXES}_needed_indexes",
+        f"  {CAPTURE_ORDER}_capture_order",
+        f"  {ORG_KEYS}_org_keys",
+        f"  {SESSION_TRACKING}_session_tracking",
         "What will be lost:",
         "  3 sessions are lost",
         "  3 hashes are held by several orgs; of each one row remains",
@@ -129,19 +134,20 @@ def test_down_shows_what_will_be_lost_and_refuses_without_a_terminal(database: s
 
 def test_down_with_yes_reports_the_plan_as_json(database: str) -> None:
     populate(database)
-    result = call(database, "down", "--steps", "3", "--yes", "--quiet", "-o", "json")
+    result = call(database, "down", "--steps", "4", "--yes", "--quiet", "-o", "json")
     assert result.stderr == ""
     records, summary = document(result.stdout)
     assert [(record["version"], record["direction"]) for record in records] == [
+        (NEEDED_INDEXES, "down"),
         (CAPTURE_ORDER, "down"),
         (ORG_KEYS, "down"),
         (SESSION_TRACKING, "down"),
     ]
     assert summary["current"] == ANCESTRY
     assert summary["plan"] == {
-        "current": CAPTURE_ORDER,
+        "current": LATEST,
         "target": ANCESTRY,
-        "steps": [CAPTURE_ORDER, ORG_KEYS, SESSION_TRACKING],
+        "steps": [NEEDED_INDEXES, CAPTURE_ORDER, ORG_KEYS, SESSION_TRACKING],
         "turns": 0,
         "turns_unmarked": 0,
         "costs_rounded": 0,
@@ -172,23 +178,23 @@ def test_down_refuses_what_the_older_schema_cannot_hold(database: str) -> None:
     populate(database)
     query(database, "UPDATE sessions SET total_cost_usd = 1e9")
     with pytest.raises(SchemaError, match="cannot hold what is stored"):
-        call(database, "down", "--yes")
-    assert status(database).current == CAPTURE_ORDER
+        call(database, "down", "--to", str(ORG_KEYS), "--yes")
+    assert status(database).current == LATEST
 
 
 def test_redo_goes_down_and_up(database: str) -> None:
     before = fingerprint(database)
     result = call(database, "redo", "--yes")
     assert result.stdout.splitlines() == [
-        "down  1795305700_capture_order",
-        "up    1795305700_capture_order",
+        f"down  {NEEDED_INDEXES}_needed_indexes",
+        f"up    {NEEDED_INDEXES}_needed_indexes",
     ]
     assert "Nothing that is stored will be lost." in result.stderr
     assert fingerprint(database) == before
 
 
 def test_redo_stays_at_its_version(database: str) -> None:
-    migrate_down(database, 2)
+    migrate_down(database, to=SESSION_TRACKING)
     call(database, "redo", "--yes")
     assert status(database).current == SESSION_TRACKING
 
@@ -206,7 +212,7 @@ def test_sql_prints_what_up_would_run(empty_database: str, database: str) -> Non
 
 def test_sql_prints_what_down_would_run(database: str) -> None:
     printed = call(database, "sql", "down", "--to", str(ANCESTRY)).stdout
-    assert status(database).current == CAPTURE_ORDER
+    assert status(database).current == LATEST
     with psycopg.connect(database, autocommit=True) as conn:
         conn.execute(printed.encode())
     assert version_rows(database) == [(ANCESTRY, False)]
@@ -232,7 +238,7 @@ def test_options_that_contradict_each_other_are_refused(
 
 
 def test_every_loss_has_a_line() -> None:
-    full = DownPlan(CAPTURE_ORDER, 0, (), *range(1000, 1010))
+    full = DownPlan(LATEST, 0, (), *range(1000, 1010))
     lines = plan_lines(full)
     assert len(lines) == 11
     assert all(f"{number:,}" in "\n".join(lines) for number in range(1000, 1010))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tapes_cli.cli.migrate import plan_lines
 from tapes_cli.errors import SchemaError
 from tapes_cli.store.postgres.connect import connect
 from tapes_cli.store.postgres.migration_plan import DownPlan, plan_down
@@ -21,6 +22,8 @@ from tapes_cli.store.postgres.migrations import (
 from tests.support.schema import (
     ANCESTRY,
     CAPTURE_ORDER,
+    LATEST,
+    NEEDED_INDEXES,
     NIL,
     ORG_A,
     ORG_B,
@@ -52,7 +55,7 @@ def test_the_plan_counts_what_goes(database: str) -> None:
     query(database, f"UPDATE sessions SET total_cost_usd = 0.123456 WHERE id = '{PARENT}'")
     found = plan(database, ANCESTRY)
     assert dataclasses.asdict(found) | {"steps": None} == {
-        "current": CAPTURE_ORDER,
+        "current": LATEST,
         "target": ANCESTRY,
         "steps": None,
         "turns": 2,
@@ -67,11 +70,16 @@ def test_the_plan_counts_what_goes(database: str) -> None:
         "nodes_unattributed": 3,
         "nodes_dropped": 0,
     }
-    assert [step.version for step in found.steps] == [CAPTURE_ORDER, ORG_KEYS, SESSION_TRACKING]
+    assert [step.version for step in found.steps] == [
+        NEEDED_INDEXES,
+        CAPTURE_ORDER,
+        ORG_KEYS,
+        SESSION_TRACKING,
+    ]
     assert found.possible
     assert not found.lossless
 
-    migrate_down(database, to=ANCESTRY, expected=CAPTURE_ORDER)
+    migrate_down(database, to=ANCESTRY, expected=LATEST)
     assert query(database, "SELECT hash, parent_hash FROM nodes ORDER BY hash") == [
         ("h1", None),
         ("h2", "h1"),
@@ -94,12 +102,40 @@ def test_the_plan_for_everything_counts_every_row(database: str) -> None:
 def test_the_plan_for_one_step_counts_that_step(database: str) -> None:
     populate(database)
     found = plan(database)
+    assert [step.version for step in found.steps] == [NEEDED_INDEXES]
+    assert found.lossless
+    migrate_down(database)
+    found = plan(database)
     assert [step.version for step in found.steps] == [CAPTURE_ORDER]
     assert found.lossless
     migrate_down(database)
     found = plan(database, steps=1)
     assert [step.version for step in found.steps] == [ORG_KEYS]
     assert found.lossless
+
+
+def test_indexes_alone_lose_nothing_of_what_the_step_below_loses(database: str) -> None:
+    populate(database)
+    query(database, "UPDATE nodes SET landings = 1, turn_at = created_at WHERE hash = 'h3'")
+    query(database, f"UPDATE sessions SET total_cost_usd = 1e9 WHERE id = '{PARENT}'")
+    query(database, f"UPDATE sessions SET total_cost_usd = 0.123456 WHERE id = '{OTHER}'")
+    rows = "SELECT to_jsonb(n) FROM nodes AS n ORDER BY org_id, hash"
+    sessions = "SELECT to_jsonb(s) FROM sessions AS s ORDER BY org_id, id"
+    before = (query(database, rows), query(database, sessions))
+
+    found = plan(database, CAPTURE_ORDER)
+    assert found == DownPlan(LATEST, CAPTURE_ORDER, found.steps)
+    assert [step.version for step in found.steps] == [NEEDED_INDEXES]
+    assert (found.lossless, found.possible) == (True, True)
+    assert plan_lines(found) == ["Nothing that is stored will be lost."]
+    further = plan(database, ORG_KEYS)
+    assert (further.turns, further.costs_rounded, further.costs_too_large) == (2, 1, 1)
+    assert (further.lossless, further.possible) == (False, False)
+
+    migrate_down(database, to=CAPTURE_ORDER, expected=LATEST)
+    assert (query(database, rows), query(database, sessions)) == before
+    migrate_up(database)
+    assert (query(database, rows), query(database, sessions)) == before
 
 
 def test_there_is_nothing_to_plan_without_a_schema(empty_database: str) -> None:
@@ -177,6 +213,7 @@ def test_a_session_id_of_two_orgs_stands_in_the_way(database: str) -> None:
 
 
 def test_a_cost_too_large_stands_in_the_way(database: str) -> None:
+    migrate_down(database, to=CAPTURE_ORDER)
     populate(database)
     query(database, f"UPDATE sessions SET total_cost_usd = 99999999.99999 WHERE id = '{OTHER}'")
     found = plan(database)
@@ -189,5 +226,5 @@ def test_a_cost_too_large_stands_in_the_way(database: str) -> None:
 
 def test_tables_that_do_not_fit_their_version_cannot_be_planned_for(database: str) -> None:
     query(database, "ALTER TABLE nodes DROP COLUMN landings")
-    with pytest.raises(SchemaError, match="not those of version"):
-        plan(database)
+    with pytest.raises(SchemaError, match=f"not those of version {LATEST}"):
+        plan(database, ORG_KEYS)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from typing import TYPE_CHECKING
+
 import psycopg
 import pytest
 
 from tapes_cli.errors import SchemaError, UsageError
+from tapes_cli.store.base import OutcomeKind
 from tapes_cli.store.postgres import migrations
 from tapes_cli.store.postgres.connect import connect
 from tapes_cli.store.postgres.migration_files import Direction, load_migrations, script
@@ -18,25 +22,48 @@ from tapes_cli.store.postgres.migrations import (
     require_current,
     status,
 )
+from tapes_cli.store.postgres.queries import SessionFilter, open_queries
+from tapes_cli.store.postgres.store import PostgresStore
 from tests.support.schema import (
     ANCESTRY,
     BASELINE,
     CAPTURE_ORDER,
+    FLUSH_COUNTERS,
+    LATEST,
+    NEEDED_INDEXES,
+    ORG_A,
     ORG_KEYS,
     SESSION_TRACKING,
     VERSIONS,
     fingerprint,
     populate,
     populate_baseline,
+    populate_widely,
     query,
     version_rows,
 )
+from tests.support.turns import make_turn, session
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from tapes_cli.store.base import ChainedTurn
 
 
 def plan(dsn: str) -> DownPlan:
     with connect(dsn) as conn:
         return plan_down(conn)
 
+
+INDEXES = {
+    "nodes_pkey",
+    "nodes_session_idx",
+    "nodes_turn_idx",
+    "sessions_pkey",
+    "sessions_harness_uq",
+    "sessions_org_lastseen_idx",
+    "sessions_parent_idx",
+}
 
 REFERENCE_TABLE = (
     "CREATE TABLE schema_migrations (version bigint NOT NULL PRIMARY KEY, dirty boolean NOT NULL)"
@@ -55,11 +82,11 @@ def make_reference(dsn: str, version: int) -> None:
 
 def test_up_applies_everything_and_a_second_time_nothing(empty_database: str) -> None:
     assert [step.version for step in migrate_up(empty_database)] == list(VERSIONS)
-    assert version_rows(empty_database) == [(CAPTURE_ORDER, False)]
+    assert version_rows(empty_database) == [(LATEST, False)]
     before = fingerprint(empty_database)
     assert migrate_up(empty_database) == []
     assert fingerprint(empty_database) == before
-    assert version_rows(empty_database) == [(CAPTURE_ORDER, False)]
+    assert version_rows(empty_database) == [(LATEST, False)]
 
 
 def test_down_to_nothing_leaves_an_empty_version_table(database: str) -> None:
@@ -104,8 +131,9 @@ def test_each_pair_goes_down_and_up_from_scratch(empty_database: str, version: i
 
 
 def test_steps_count_migrations(database: str) -> None:
-    assert [step.version for step in migrate_down(database, 2)] == [CAPTURE_ORDER, ORG_KEYS]
+    assert [step.version for step in migrate_down(database, 2)] == [NEEDED_INDEXES, CAPTURE_ORDER]
     assert [step.version for step in migrate_down(database, 99)] == [
+        ORG_KEYS,
         SESSION_TRACKING,
         ANCESTRY,
         BASELINE,
@@ -157,7 +185,7 @@ def test_a_database_of_the_reference_service_is_migrated_on(
     assert [step.version for step in migrate_up(empty_database)] == [
         newer for newer in VERSIONS if newer > version
     ]
-    assert version_rows(empty_database) == [(CAPTURE_ORDER, False)]
+    assert version_rows(empty_database) == [(LATEST, False)]
     after = query(empty_database, "SELECT hash, parent_hash, stop_reason FROM nodes ORDER BY 1")
     assert after == before
     assert query(empty_database, "SELECT hash FROM nodes WHERE landings = 1") == [("h2",)]
@@ -216,7 +244,7 @@ def test_a_current_schema_is_good_to_work_on(database: str) -> None:
 def test_a_database_can_be_checked_by_its_dsn(database: str) -> None:
     migrations.check_current(database)
     migrate_down(database)
-    with pytest.raises(SchemaError, match="1 of 5 migrations"):
+    with pytest.raises(SchemaError, match=f"1 of {len(VERSIONS)} migrations"):
         migrations.check_current(database, origin="TAPES_DSN")
 
 
@@ -231,7 +259,9 @@ def test_a_schema_that_is_behind_names_the_command_without_the_password(database
     migrate_down(database, 2)
     with (
         connect(psycopg.conninfo.make_conninfo(database, password="open sesame")) as conn,
-        pytest.raises(SchemaError, match="2 of 5 migrations are not applied") as caught,
+        pytest.raises(
+            SchemaError, match=f"2 of {len(VERSIONS)} migrations are not applied"
+        ) as caught,
     ):
         require_current(conn, origin="--dsn")
     hint = caught.value.hint
@@ -283,10 +313,60 @@ def test_unknown_targets_are_refused(database: str) -> None:
     with pytest.raises(UsageError, match="no migration 7"):
         migrate_down(database, to=7)
     with pytest.raises(UsageError, match="older than version"):
-        migrate_down(database, to=CAPTURE_ORDER)
+        migrate_down(database, to=LATEST)
     with pytest.raises(UsageError, match="1 or more"):
         migrate_down(database, 0)
-    assert status(database).current == ORG_KEYS
+    assert status(database).current == CAPTURE_ORDER
+
+
+def test_there_is_no_index_beyond_those_that_are_needed(database: str) -> None:
+    found = query(
+        database,
+        "SELECT indexname FROM pg_indexes"
+        " WHERE schemaname = 'public' AND tablename IN ('nodes', 'sessions')",
+    )
+    assert {name for (name,) in found} == INDEXES
+
+
+def ingest(dsn: str, *turns: ChainedTurn) -> list[OutcomeKind]:
+    """Import turns through a store that knows nothing of the database yet."""
+    with closing(PostgresStore(dsn)) as store:
+        outcomes = store.ingest(turns)
+        store._conn.execute(FLUSH_COUNTERS)
+    return [outcome.kind for outcome in outcomes]
+
+
+def read_everything(dsn: str, org_id: UUID) -> None:
+    """Run the queries that `sessions list` and `sessions show` run in an org."""
+    with open_queries(dsn) as queries:
+        page = queries.sessions(SessionFilter(org_id=org_id), 20)
+        assert len(page) == 20
+        child = next(row for row in page if row.parent_session_id)
+        assert child.parent_session_id is not None
+        (parent,) = queries.relatives(child, [child.parent_session_id])
+        assert len(queries.relatives(parent, [])) == 9
+        assert len(queries.openings(org_id, [row.id for row in page])) == 20
+        assert len(queries.conversation(child)) == 4
+        queries._conn.execute(FLUSH_COUNTERS)
+
+
+def test_each_index_serves_a_query_of_the_program(database: str) -> None:
+    populate_widely(database)
+    envelope = session("known", parent=("claude", "its parent"), org_id=ORG_A)
+    known, new = make_turn("ab", 1, envelope), make_turn("abcd", 2, envelope)
+    assert ingest(database, known) == [OutcomeKind.STORED]
+    query(database, "SELECT pg_stat_reset()")
+    assert ingest(database, known, new) == [OutcomeKind.DUPLICATE, OutcomeKind.STORED]
+    read_everything(database, ORG_A)
+    scans = dict(
+        query(
+            database,
+            "SELECT indexrelname, idx_scan FROM pg_stat_user_indexes"
+            " WHERE schemaname = 'public' AND relname IN ('nodes', 'sessions')",
+        )
+    )
+    assert {name for name, count in scans.items() if not count} == set()
+    assert set(scans) == INDEXES
 
 
 def test_an_up_to_an_older_version_does_nothing(database: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -10,10 +11,11 @@ import psycopg
 import pytest
 
 from tapes_cli.errors import DatabaseUnavailableError, SchemaError
-from tapes_cli.merkle.chain import Chain, ChainError
+from tapes_cli.merkle.chain import ChainError
 from tapes_cli.model.envelope import Envelope
 from tapes_cli.model.turn import CaptureTime, TimeSource, Usage
 from tapes_cli.store.base import ChainedTurn, Outcome, OutcomeKind
+from tapes_cli.store.postgres.pipeline import Pipeline
 from tapes_cli.store.postgres.retry import Backoff
 from tapes_cli.store.postgres.store import PostgresStore
 from tests.support.turns import EPOCH, make_turn, rows, session
@@ -218,7 +220,7 @@ def test_an_undated_turn_is_recognised_whatever_the_clock_says(
 
 def test_a_broken_chain_is_never_repaired(store: PostgresStore) -> None:
     turn = make_turn("abcd", 1, session())
-    broken = ChainedTurn(turn.turn, Chain(turn.chain.nodes[1:]), turn.session)
+    broken = ChainedTurn(turn.turn, replace(turn.chain, fresh=turn.chain.fresh[1:]), turn.session)
     with pytest.raises(ChainError):
         store.ingest([broken])
 
@@ -400,18 +402,18 @@ def test_turns_that_arrived_before_the_connection_broke_are_ours(
     database: str, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = PostgresStore(database, Backoff(limit=5, first=0.01))
-    send = store._send
+    run = Pipeline.run
     calls = []
 
-    def broken_after_sending(plans: Any) -> Any:
-        done = send(plans)
+    def broken_after_sending(pipeline: Pipeline, transactions: Any, answers: Any) -> Any:
+        done = run(pipeline, transactions, answers)
         calls.append(done)
         if len(calls) == 1:
             store._conn.close()
             raise psycopg.OperationalError("the connection broke after the last commit")
         return done
 
-    monkeypatch.setattr(store, "_send", broken_after_sending)
+    monkeypatch.setattr(Pipeline, "run", broken_after_sending)
     outcomes = store.ingest([make_turn("ab", 1, session()), make_turn("ab", 1, session())])
     assert _kinds(outcomes) == [STORED, DUPLICATE]
     assert outcomes[0].new_nodes == 2
@@ -441,5 +443,5 @@ def test_the_envelope_may_say_nothing(store: PostgresStore, conn: psycopg.Connec
     store.ingest([turn])
     (stored,) = rows(conn)["sessions"]
     assert stored["harness_id"] == "unknown"
-    assert stored["harness_session_id"] == turn.chain.root.hash[:16]
+    assert stored["harness_session_id"] == turn.chain.root_hash[:16]
     assert stored["name"] is None

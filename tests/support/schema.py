@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -40,6 +40,10 @@ _NODES = [
 ]
 
 
+# In the session that did the counting: what it counted is to be seen once this is answered.
+FLUSH_COUNTERS: LiteralString = "SELECT pg_stat_force_next_flush()"
+
+
 def populate(dsn: str) -> None:
     """Store sessions and nodes, at any version from `SESSION_TRACKING` on."""
     with psycopg.connect(dsn) as conn:
@@ -64,6 +68,45 @@ def populate_baseline(dsn: str) -> None:
             " ('h1', NULL, NULL, '2026-05-01T00:00:00Z'),"
             " ('h2', 'h1', 'end_turn', '2026-05-02T00:00:00Z')"
         )
+
+
+def populate_widely(dsn: str) -> None:
+    """Store 2,000 sessions and 8,000 nodes in each of two orgs, at the newest version.
+
+    Enough of them that no query is better off reading a whole table, once it is known how many
+    there are. Every tenth session has nine children; each holds a conversation of two turns.
+    """
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(
+            """
+            INSERT INTO sessions (org_id, id, auth_subject, harness_id, harness_session_id,
+                                  parent_session_id, started_at, last_seen_at, turn_count)
+            SELECT org, lpad(to_hex(n), 32, '0')::uuid, 'subject-' || mod(n, 7), 'claude',
+                   's-' || n,
+                   CASE WHEN mod(n, 10) > 0 THEN lpad(to_hex(n - mod(n, 10)), 32, '0')::uuid END,
+                   now() - n * interval '1 minute', now() - n * interval '1 minute', 2
+            FROM unnest(%s::uuid[]) AS org, generate_series(10, 2009) AS n
+            """,
+            [[ORG_A, ORG_B]],
+        )
+        conn.execute(
+            """
+            INSERT INTO nodes (org_id, hash, parent_hash, type, role, model, provider, agent_name,
+                               content, session_id, created_at,
+                               landings, stop_reason, turn_at, turn_session_id)
+            SELECT s.org_id, md5(s.id || '/' || n),
+                   CASE WHEN n > 1 THEN md5(s.id || '/' || n - 1) END,
+                   'message', CASE WHEN answers THEN 'assistant' ELSE 'user' END,
+                   'model-' || n, 'anthropic', 'agent',
+                   '[{"type": "text", "text": "words"}]', s.id, s.last_seen_at,
+                   answers::int, CASE WHEN answers THEN 'end_turn' END,
+                   CASE WHEN answers THEN s.last_seen_at END, CASE WHEN answers THEN s.id END
+            FROM sessions AS s,
+                 (VALUES (1, false), (2, true), (3, false), (4, true)) AS message (n, answers)
+            """
+        )
+        conn.execute("ANALYZE sessions, nodes")
+        conn.execute(FLUSH_COUNTERS)
 
 
 def query(dsn: str, sql: str) -> list[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tapes_cli.merkle.chain import ChainBuilder
 from tapes_cli.model.blocks import Message
 from tapes_cli.model.envelope import Envelope
+from tapes_cli.model.history import History
 from tapes_cli.model.turn import CaptureTime, Turn, Usage
 from tapes_cli.store.base import ChainedTurn
 
@@ -40,7 +41,7 @@ def make_turn(
     *history, answer = words
     turn = Turn(
         provider="anthropic",
-        history=[text(("user", "assistant")[i % 2], word) for i, word in enumerate(history)],
+        history=History([text(("user", "assistant")[i % 2], w) for i, w in enumerate(history)]),
         response=text("assistant", answer),
         captured=moment(at),
         request_model="asked",

@@ -19,7 +19,7 @@ database looked at again, and the turn found to be a duplicate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tapes_cli.model.envelope import SessionKey
-    from tapes_cli.store.postgres.pipeline import Parameter, Statement
+    from tapes_cli.store.postgres.pipeline import Answer, Parameter, Statement
 
 PLACEHOLDER = """
 INSERT INTO sessions AS s (
@@ -121,6 +121,7 @@ ON CONFLICT (org_id, harness_id, harness_session_id) DO UPDATE SET
     turn_count = s.turn_count + EXCLUDED.turn_count,
     total_input_tokens = s.total_input_tokens + EXCLUDED.total_input_tokens,
     total_output_tokens = s.total_output_tokens + EXCLUDED.total_output_tokens
+RETURNING CASE WHEN xmax = 0 THEN 'new' ELSE turn_count::text END
 """
 
 # What each column of a new row is given: `$n` are values that all rows of a turn have, {n} those
@@ -198,15 +199,39 @@ ON CONFLICT (org_id, hash) DO UPDATE SET
     landings = n.landings + EXCLUDED.landings,
     {", ".join((*owned, *landed))}
 WHERE {_EARLIER} OR EXCLUDED.landings = 1
+RETURNING CASE WHEN xmax = 0 THEN 'new' END
 """  # noqa: S608
 
 
 @dataclass(slots=True)
 class Transaction:
-    """The statements of one turn's transaction, and the outcome once it is committed."""
+    """The statements of one turn's transaction, and the outcome once it is committed.
+
+    Attributes:
+        outcome: what is believed to come of it.
+        statements: in their order.
+        first_turn: whether the turn is believed to be the first of a session that counts.
+    """
 
     outcome: Outcome
     statements: list[Statement] = field(default_factory=list)
+    first_turn: bool = False
+
+    def outcome_by(self, answers: Sequence[Answer]) -> Outcome:
+        """Return the outcome by what the statements said: others may have been faster.
+
+        SESSION says whether its row is new, else how many turns it has, NODES which rows are new.
+        """
+        outcome = self.outcome
+        new_nodes, new_session = 0, outcome.new_session
+        for statement, rows in answers:
+            if statement is SESSION:
+                stored = outcome.kind is OutcomeKind.STORED
+                first = rows == [b"1"] and self.first_turn if stored else outcome.new_session
+                new_session = rows == [b"new"] or first
+            else:
+                new_nodes += rows.count(b"new")
+        return replace(outcome, new_nodes=new_nodes, new_session=new_session)
 
 
 def plan(turn: ChainedTurn, known: Known) -> Transaction:
@@ -236,6 +261,7 @@ class _Planner:
         if landed and head is not None and (head.turn_claim == digest or self._tells_nothing()):
             return self._transaction
         session_id, new_session = self._session(counts=not landed)
+        self._transaction.first_turn = new_session
         kind, new_nodes = OutcomeKind.DUPLICATE, 0
         if not landed:
             kind, new_nodes = OutcomeKind.STORED, self._insert_nodes(session_id, digest)
@@ -309,7 +335,9 @@ class _Planner:
 
     def _believe_landed(self, digest: int) -> None:
         head = self._chain.head.hash
-        self._facts[head] = self._facts[head]._replace(landed=True, turn_claim=digest)
+        fact = self._facts.get(head)
+        assert fact is not None  # noqa: S101  # believed a moment ago
+        self._facts[head] = fact._replace(landed=True, turn_claim=digest)
 
     def _add_nodes(
         self, shared: Sequence[Parameter], rows: list[NodeRow], landed: Sequence[Parameter]

@@ -7,7 +7,7 @@ since: they join with what they find, and a refuted belief makes them fail, not 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from tapes_cli.store.postgres.rows import EnvelopeTexts, is_nearer
 
@@ -41,7 +41,11 @@ FROM nodes
 WHERE org_id = %s AND hash = ANY (%s)
 """
 
-_MOST_FACTS = 50_000
+_MOST_NODES = 25_000
+_MOST_SESSIONS = 10_000
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class NodeFact(NamedTuple):
@@ -61,26 +65,65 @@ class SessionFact(NamedTuple):
     borrower: bool
 
 
-class Known:
-    """What is believed of sessions and nodes, by org. Bounded in size."""
+class Beliefs(Generic[K, V]):
+    """What is believed, by key. It grows until it is aged, and then forgets the older half."""
 
     def __init__(self) -> None:
-        self.nodes: dict[UUID, dict[str, NodeFact]] = defaultdict(dict)
-        self.sessions: dict[SessionKey, SessionFact] = {}
+        self._young: dict[K, V] = {}
+        self._old: dict[K, V] = {}
+
+    def __len__(self) -> int:
+        """Return how much was learned or asked for since it was last aged."""
+        return len(self._young)
+
+    def __contains__(self, key: K) -> bool:
+        """Tell whether anything is believed."""
+        return key in self._young or key in self._old
+
+    def get(self, key: K) -> V | None:
+        """Return what is believed."""
+        belief = self._young.get(key)
+        if belief is None and (belief := self._old.get(key)) is not None:
+            self._young[key] = belief
+        return belief
+
+    def __setitem__(self, key: K, belief: V) -> None:
+        """Believe this."""
+        self._young[key] = belief
+
+    def age(self) -> None:
+        """Forget what was neither learned nor asked for since the last time."""
+        self._old, self._young = self._young, {}
+
+
+class Known:
+    """What is believed of sessions and nodes, by org. Bounded in size between batches."""
+
+    def __init__(self) -> None:
         self.envelope_texts = EnvelopeTexts()
+        self.forget()
 
     def forget(self) -> None:
         """Believe nothing any more."""
-        self.nodes.clear()
-        self.sessions.clear()
+        self.nodes: dict[UUID, Beliefs[str, NodeFact]] = defaultdict(Beliefs)
+        self.sessions: Beliefs[SessionKey, SessionFact] = Beliefs()
 
     def look_up(self, conn: psycopg.Connection[Any], turns: Sequence[ChainedTurn]) -> None:
         """Learn what the database holds of these turns: sessions, heads, then histories."""
-        if sum(map(len, self.nodes.values())) + len(self.sessions) > _MOST_FACTS:
-            self.forget()
+        self._age()
         self._look_up_sessions(conn, turns)
         self._look_up_nodes(conn, ((turn.org_id, turn.chain.head.hash) for turn in turns))
         self._look_up_nodes(conn, self._unknown_history(turns))
+
+    def _age(self) -> None:
+        if len(self.sessions) > _MOST_SESSIONS:
+            self.sessions.age()
+        if sum(map(len, self.nodes.values())) > _MOST_NODES:
+            for org_id, facts in list(self.nodes.items()):
+                if facts:
+                    facts.age()
+                else:
+                    del self.nodes[org_id]
 
     def unsettled(self, turn: ChainedTurn) -> int:
         """Return how many nodes before the head this turn may bring or take over: the last ones.

@@ -26,6 +26,9 @@ Parameter: TypeAlias = bytes | None
 Statement: TypeAlias = tuple[str, Sequence[Parameter]]
 """SQL with `$1`, `$2`, … in it, and the values for them."""
 
+Answer: TypeAlias = tuple[str, list[bytes | None]]
+"""A statement, and the first value of each row that it returned."""
+
 _BEGIN = "BEGIN"
 _COMMIT = "COMMIT"
 _COMMIT_AND_GO_ON = "COMMIT AND CHAIN"
@@ -53,7 +56,8 @@ class _Expected:
     """An answer that is to come: of which transaction, and what it prepares, if it does."""
 
     index: int
-    prepares: str = ""
+    statement: str
+    prepares: bool = False
 
 
 class Pipeline:
@@ -73,11 +77,15 @@ class Pipeline:
         self._prepared: set[str] = set()
         self._expected: deque[_Expected] = deque()
         self._failure: Failure | None = None
+        self._answers: dict[int, list[Answer]] = {}
 
-    def run(self, transactions: Iterable[Sequence[Statement]]) -> Failure | None:
+    def run(
+        self, transactions: Iterable[Sequence[Statement]], answers: dict[int, list[Answer]]
+    ) -> Failure | None:
         """Run the transactions in order, and return when all are durable, or the first failure.
 
-        Transactions without statements are passed over.
+        Transactions without statements are passed over. `answers` is given what the statements
+        of each transaction returned, by the transaction's place, counted from 0.
 
         Raises:
             psycopg.OperationalError: the connection is lost, and with it what became of those
@@ -85,6 +93,7 @@ class Pipeline:
         """
         self._failure = None
         self._expected.clear()
+        self._answers = answers
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
         self._send_all(transactions)
@@ -122,9 +131,9 @@ class Pipeline:
         if name is None:
             name = self._names[statement] = b"tapes_%d" % next(self._numbers)
             self._pg.send_prepare(name, statement.encode())
-            self._expected.append(_Expected(index, statement))
+            self._expected.append(_Expected(index, statement, prepares=True))
         self._pg.send_query_prepared(name, values)
-        self._expected.append(_Expected(index))
+        self._expected.append(_Expected(index, statement))
         self.statements_sent += 1
 
     def _flush(self) -> None:
@@ -157,7 +166,10 @@ class Pipeline:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             self._failure = Failure(expected.index, errors.error_from_result(result))
         elif expected.prepares and result.status == pq.ExecStatus.COMMAND_OK:
-            self._prepared.add(expected.prepares)
+            self._prepared.add(expected.statement)
+        elif result.status == pq.ExecStatus.TUPLES_OK:
+            rows = [result.get_value(row, 0) for row in range(result.ntuples)]
+            self._answers.setdefault(expected.index, []).append((expected.statement, rows))
 
     def _has_failed(self) -> bool:
         return self._failure is not None

@@ -17,7 +17,7 @@ import psycopg
 from tapes_cli.merkle.chain import check_chain
 from tapes_cli.store.base import Outcome, OutcomeKind
 from tapes_cli.store.postgres.connect import connect
-from tapes_cli.store.postgres.ingest import plan
+from tapes_cli.store.postgres.ingest import Transaction, plan
 from tapes_cli.store.postgres.known import Known
 from tapes_cli.store.postgres.pipeline import Pipeline
 from tapes_cli.store.postgres.refusals import refusal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tapes_cli.store.base import ChainedTurn, SessionIngester
-    from tapes_cli.store.postgres.pipeline import Statement
+    from tapes_cli.store.postgres.pipeline import Answer, Statement
 
 _NEVER_ANALYSED = """
 SELECT EXISTS (
@@ -54,6 +54,14 @@ class _Batch:
     sent: dict[int, Outcome] = field(default_factory=dict)
     doubts: Counter[int] = field(default_factory=Counter)
 
+    def outcome(
+        self, index: int, transaction: Transaction, answers: Sequence[Answer] | None
+    ) -> Outcome:
+        """Return the outcome of a turn whose transaction is committed, or needed no statement."""
+        if transaction.outcome.kind is OutcomeKind.DUPLICATE and index in self.sent:
+            return self.sent[index]
+        return transaction.outcome_by(answers) if answers else transaction.outcome
+
 
 class PostgresStore:
     """Stores turns, each in a transaction of its own. One connection; not for several threads."""
@@ -70,6 +78,11 @@ class PostgresStore:
         self._conn = connect(self._dsn)
         self._conn.execute("SET synchronous_commit = off")
         self._pipeline = Pipeline(self._conn)
+
+    @property
+    def statements_sent(self) -> int:
+        """How many statements the turns took so far, on the present connection."""
+        return self._pipeline.statements_sent
 
     def close(self) -> None:
         """Close the connection."""
@@ -99,29 +112,29 @@ class PostgresStore:
             first = len(batch.settled)
             remaining = batch.turns[first:]
             self._known.look_up(self._conn, remaining)
-            outcomes: list[Outcome] = []
-            failure = self._pipeline.run(self._transactions(batch, outcomes))
+            planned: list[Transaction] = []
+            answers: dict[int, list[Answer]] = {}
+            failure = self._pipeline.run(self._transactions(batch, planned), answers)
+            committed = planned if failure is None else planned[: failure.index]
+            for index, transaction in enumerate(committed):
+                batch.settled.append(batch.outcome(first + index, transaction, answers.get(index)))
             if failure is None:
-                batch.settled += outcomes
                 continue
-            batch.settled += outcomes[: failure.index]
             self._known.forget()
             if fault(failure.error) is Fault.CONNECTION:
                 raise failure.error
             self._settle_failure(batch, failure.error)
         self._analyse_once()
 
-    def _transactions(self, batch: _Batch, outcomes: list[Outcome]) -> Iterator[list[Statement]]:
-        """Yield the transactions of turns that are not settled, noting what each will lead to."""
+    def _transactions(self, batch: _Batch, planned: list[Transaction]) -> Iterator[list[Statement]]:
+        """Yield the statements of turns that are not settled, keeping what is planned."""
         first = len(batch.settled)
         for index, turn in enumerate(batch.turns[first:], first):
-            planned = plan(turn, self._known)
-            if planned.outcome.kind is OutcomeKind.STORED:
-                batch.sent[index] = planned.outcome
-            elif index in batch.sent:
-                planned.outcome = batch.sent[index]
-            outcomes.append(planned.outcome)
-            yield planned.statements
+            transaction = plan(turn, self._known)
+            if transaction.outcome.kind is OutcomeKind.STORED:
+                batch.sent[index] = transaction.outcome
+            planned.append(transaction)
+            yield transaction.statements
 
     def _analyse_once(self) -> None:
         """Tell the planner what the tables hold, once the first batch is in them.

@@ -1,0 +1,302 @@
+"""One import in several processes, with the report of a single one.
+
+Each worker goes through the same sources with a connection of its own and takes its share of them:
+of a plain file the conversations that are its own, of archives, which cannot be divided, every so
+manieth. What becomes of each record comes back through a pipe, and is entered in the books in the
+order of the input, whoever read it.
+
+A worker that dies is started again where its last message ended. Turns that it had stored without
+a word are then found as duplicates: nothing is lost, and nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import heapq
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+from tapes_cli.capture.share import Share
+from tapes_cli.capture.sources import Source
+from tapes_cli.errors import TapesError
+from tapes_cli.importer.ledger import Ledger, TooManyRejectsError
+from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
+from tapes_cli.importer.run import is_rejects_file
+from tapes_cli.importer.settled import Settled
+from tapes_cli.importer.worker import (
+    BEGINNING,
+    END,
+    Ended,
+    Entry,
+    News,
+    Place,
+    Task,
+    import_alone,
+    work,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+    from tapes_cli.capture.sources import SourceProblem
+    from tapes_cli.importer.stop import StopRequest
+
+MOST_WORKERS = 8
+"""So many help at most on one machine: the database has to keep up."""
+
+WORTH_A_WORKER = 16 << 20
+"""Bytes of input that outweigh the start of one more process."""
+
+_MOST_RESTARTS = 3
+_MOST_WAITING = 20_000
+_LOOK_EVERY_SECONDS = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A process, and what it has told.
+
+    Attributes:
+        share: what it reads.
+        horizon: all of its records before this have been told of.
+        waiting: those that are not entered yet, in the order of the input.
+        process: None once it has ended.
+        news: where it tells.
+    """
+
+    share: Share
+    horizon: Place = BEGINNING
+    waiting: deque[Entry] = field(default_factory=deque)
+    process: BaseProcess | None = None
+    news: Connection | None = None
+
+    def end(self) -> None:
+        """Wait for the process, which has nothing more to tell."""
+        if self.process is not None and self.news is not None:
+            self.news.close()
+            self.process.join()
+        self.process = self.news = None
+
+    def take_before(self, place: Place) -> list[Entry]:
+        """Take what it has told of the records before a place."""
+        taken = []
+        while self.waiting and self.waiting[0].location.order < place:
+            taken.append(self.waiting.popleft())
+        return taken
+
+
+def workers_worth(sources: Sequence[Source | SourceProblem]) -> int:
+    """Return how many workers help with these sources on this machine."""
+    size = sum(source.size or 0 for source in sources if isinstance(source, Source))
+    processors = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, min(MOST_WORKERS, processors, size // WORTH_A_WORKER))
+
+
+def import_all(task: Task, ledger: Ledger, stop: StopRequest, workers: int | None) -> Report:
+    """Import the task's sources with so many workers, or with as many as help."""
+    count = workers_worth(task.sources) if workers is None else workers
+    if count > 1 and all(_can_be_shared(source) for source in task.sources):
+        histories = task.options.reading.history_bytes // count
+        reading = replace(task.options.reading, history_bytes=histories)
+        shared = replace(task, options=replace(task.options, reading=reading))
+        return ParallelRun(shared, count, ledger, stop).run()
+    return import_alone(task, ledger, stop)
+
+
+def _can_be_shared(source: Source | SourceProblem) -> bool:
+    """Whether workers may read it. stdin belongs to the process that has it."""
+    return not isinstance(source, Source) or source.path is not None
+
+
+def numbered(sources: Iterable[Source | SourceProblem]) -> list[Source | SourceProblem]:
+    """Return the sources with their places among all."""
+    return [replace(source, number=number) for number, source in enumerate(sources)]
+
+
+class ParallelRun:
+    """One run in several processes. Call `run` once.
+
+    Attributes:
+        restarts: how many workers had to be started again.
+    """
+
+    def __init__(self, task: Task, workers: int, ledger: Ledger, stop: StopRequest) -> None:
+        self.restarts = 0
+        self._ledger = ledger
+        self._stop = stop
+        sources = [s for s in task.sources if not is_rejects_file(s, ledger.rejects)]
+        self._task = replace(task, sources=sources)
+        # Elsewhere than on Linux, a process cannot safely be divided while it runs.
+        method = "fork" if sys.platform == "linux" else "spawn"
+        self._context: Any = multiprocessing.get_context(method)
+        # The signal that asks the workers to end.
+        self._flag = self._context.Value("i", 0, lock=False)
+        self._workers = [_Worker(Share(index, workers)) for index in range(workers)]
+        self._books = _Books(ledger, sources)
+
+    def run(self) -> Report:
+        """Import everything; return the accounts, however the run ended."""
+        ledger, started = self._ledger, time.monotonic()
+        self._stop.waiting = False
+        self._stop.before_leaving = self._kill
+        try:
+            for worker in self._workers:
+                self._start(worker)
+            while self._running():
+                self._hear()
+                self._enter(min(worker.horizon for worker in self._workers))
+        finally:
+            self._kill()
+        self._enter(END)
+        ledger.close()
+        ledger.report.close(time.monotonic() - started)
+        return ledger.report
+
+    def _running(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.process is not None]
+
+    def _start(self, worker: _Worker) -> None:
+        receiving, sending = self._context.Pipe(duplex=False)
+        task = replace(self._task, begin=worker.horizon)
+        process = self._context.Process(
+            target=work, args=(sending, self._flag, worker.share, task), daemon=True
+        )
+        process.start()
+        # Only the worker holds this end now: when it dies, the other end tells.
+        sending.close()
+        worker.process, worker.news = process, receiving
+
+    def _hear(self) -> None:
+        """Take what the workers have to tell, waiting a moment if that is nothing."""
+        slowest = min(worker.horizon for worker in self._workers)
+        # Who is far ahead of the others waits for them.
+        heard = {
+            worker.news: worker
+            for worker in self._running()
+            if len(worker.waiting) < _MOST_WAITING or worker.horizon == slowest
+        }
+        for news in wait([n for n in heard if n is not None], _LOOK_EVERY_SECONDS):
+            self._take(heard[news])  # type: ignore[index]  # what is waited for are these
+        if self._stop.requested:
+            self._ask_to_end(Status.INTERRUPTED, self._stop.exit_status)
+
+    def _take(self, worker: _Worker) -> None:
+        assert worker.news is not None  # noqa: S101  # it is heard
+        try:
+            message: News | Ended = worker.news.recv()
+        except (EOFError, OSError):
+            self._bury(worker)
+            return
+        if isinstance(message, News):
+            worker.waiting.extend(message.entries)
+            worker.horizon = message.horizon
+            return
+        worker.end()
+        worker.horizon = END
+        if message.status is Status.FAILED:
+            self._fail(message.failure, message.hint, message.exit_code)
+
+    def _bury(self, worker: _Worker) -> None:
+        """Start a worker again that died, unless the run is to end or too many have died."""
+        process = worker.process
+        worker.end()
+        if self._flag.value:
+            worker.horizon = END
+        elif self.restarts < _MOST_RESTARTS:
+            self.restarts += 1
+            self._start(worker)
+        else:
+            worker.horizon = END
+            self._fail(
+                f"Workers died {self.restarts + 1} times, the last one with {_end_of(process)}.",
+                "Was there enough memory? Import again to go on, perhaps with --workers 1.",
+                TapesError.exit_status,
+            )
+
+    def _fail(self, failure: str, hint: str, exit_code: int) -> None:
+        self._ask_to_end(Status.FAILED, exit_code)
+        if self._ledger.report.status is not Status.FAILED or not self._ledger.report.failure:
+            self._ledger.report.fail(failure, hint, exit_code)
+
+    def _ask_to_end(self, status: Status, exit_code: int) -> None:
+        """Let the workers finish what is in flight; the first reason to end is the run's."""
+        if not self._flag.value:
+            self._flag.value = signal.SIGTERM
+            self._ledger.end_early(status, exit_code)
+
+    def _enter(self, horizon: Place) -> None:
+        """Enter what all workers have got past, in the order of the input."""
+        told = [worker.take_before(horizon) for worker in self._workers]
+        self._books.enter(heapq.merge(*told, key=lambda entry: entry.location.order))
+        self._books.announce(horizon)
+        try:
+            self._ledger.check()
+        except TooManyRejectsError:
+            self._ask_to_end(Status.STOPPED, EXIT_STOPPED)
+        except TapesError as error:
+            self._ask_to_end(Status.FAILED, error.exit_status)
+
+    def _kill(self) -> None:
+        for worker in self._running():
+            if worker.process is not None:
+                worker.process.kill()
+            worker.end()
+
+
+class _Books:
+    """The ledger, kept by source."""
+
+    def __init__(self, ledger: Ledger, sources: list[Source | SourceProblem]) -> None:
+        self._ledger = ledger
+        self._sources = {source.number: source for source in sources}
+        self._unannounced = deque(self._sources)
+        self._accounts: dict[int, SourceReport] = {}
+        self._begun: dict[int, float] = {}
+
+    def enter(self, entries: Iterable[Entry]) -> None:
+        """Enter what became of records."""
+        entry = None
+        for entry in entries:
+            account = self._account(entry.location.number)
+            if isinstance(entry, Settled):
+                self._ledger.settle(entry, account)
+            else:
+                self._ledger.enter(entry, account)
+        if entry is not None:
+            self._ledger.flush()
+            self._ledger.observer.progress(self._ledger.report, entry.location.source)
+
+    def announce(self, horizon: Place) -> None:
+        """Say of the sources before a place that they are done."""
+        whole = horizon < END or self._ledger.report.status is Status.OK
+        while self._unannounced and self._unannounced[0] < horizon[0]:
+            number = self._unannounced.popleft()
+            if whole or number in self._accounts:
+                account = self._account(number)
+                account.seconds = time.monotonic() - self._begun[number]
+                self._ledger.observer.source_done(account)
+                del self._accounts[number], self._begun[number]
+
+    def _account(self, number: int) -> SourceReport:
+        account = self._accounts.get(number)
+        if account is None:
+            account = SourceReport(self._sources[number].name, number=number)
+            self._accounts[number] = account
+            self._begun[number] = time.monotonic()
+            self._ledger.report.sources += 1
+        return account
+
+
+def _end_of(process: BaseProcess | None) -> str:
+    code = process.exitcode if process else None
+    return signal.Signals(-code).name if code and code < 0 else f"exit status {code}"

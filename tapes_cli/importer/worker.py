@@ -1,0 +1,224 @@
+"""One worker of an import in several processes: its share of the sources, told piece by piece."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from bisect import bisect_left
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from tapes_cli.capture.sources import Source
+from tapes_cli.errors import TapesError
+from tapes_cli.importer.ledger import Ledger
+from tapes_cli.importer.prepare import Preparer
+from tapes_cli.importer.report import Status
+from tapes_cli.importer.run import ImportRun
+from tapes_cli.importer.stop import StopRequest
+from tapes_cli.store.postgres.store import PostgresStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from multiprocessing.connection import Connection
+    from uuid import UUID
+
+    from tapes_cli.capture.share import Share
+    from tapes_cli.capture.sources import SourceProblem
+    from tapes_cli.importer.report import Report, SourceReport
+    from tapes_cli.importer.run import ImportOptions
+    from tapes_cli.importer.settled import Settled
+    from tapes_cli.model.records import Record
+    from tapes_cli.model.sessionless import Sessionless
+
+_MOST_HELD = 2_000
+
+Place: TypeAlias = tuple[int, int, int]
+"""Where a record stands in the order of the input: see `Location.order`."""
+
+Entry: TypeAlias = "Record | Settled"
+"""What became of a record."""
+
+BEGINNING: Place = (0, 0, -1)
+END: Place = (sys.maxsize, 0, -1)
+
+
+class Flag(Protocol):
+    """A number that all processes share: the signal that asks to end, or 0."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker has to do.
+
+    Attributes:
+        dsn: the database.
+        options: how to import.
+        sessionless: what to do with turns that have no envelope.
+        default_org: the org of envelopes that name none.
+        debug: whether to show a traceback when something unforeseen happens.
+        sources: all that is imported, by everybody together.
+        begin: only what stands there or behind it is to be told of.
+    """
+
+    dsn: str
+    options: ImportOptions
+    sessionless: Sessionless
+    default_org: UUID | None
+    debug: bool = False
+    sources: Sequence[Source | SourceProblem] = ()
+    begin: Place = BEGINNING
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What became of records, in the order of the input.
+
+    All that is the worker's before `horizon` has been told of now.
+    """
+
+    horizon: Place
+    entries: list[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the worker's run ended."""
+
+    status: Status
+    exit_code: int
+    failure: str
+    hint: str
+
+
+class SharedStop(StopRequest):
+    """The request to end that comes from the process that started this one."""
+
+    def __init__(self, flag: Flag) -> None:
+        super().__init__()
+        self._flag = flag
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run should end after what is in flight."""
+        return self._flag.value != 0
+
+    @property
+    def exit_status(self) -> int:
+        """The status of a process that a signal ended."""
+        return 128 + self._flag.value
+
+
+def import_alone(task: Task, ledger: Ledger, stop: StopRequest) -> Report:
+    """Import all of the task's sources in this process; return the accounts."""
+    with closing(PostgresStore(task.dsn)) as store:
+        return _run(task, store, ledger, stop).run(task.sources)
+
+
+def work(news: Connection, flag: Flag, share: Share, task: Task) -> None:
+    """Import a share of the sources in a process of its own, and tell what became of it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the flag says when to end
+    teller = _Teller(news, task.begin)
+    try:
+        report = _import_share(teller, SharedStop(flag), share, task)
+        ended = Ended(report.status, report.exit_code, report.failure, report.failure_hint)
+    except TapesError as error:
+        ended = Ended(Status.FAILED, error.exit_status, str(error), error.hint)
+    except BrokenPipeError:
+        return  # nobody listens any more
+    except Exception as error:  # noqa: BLE001  # whatever it is, it must be heard of
+        if task.debug:
+            traceback.print_exc()
+        failure = f"A worker failed: internal error: {type(error).__name__}."
+        ended = Ended(Status.FAILED, 1, failure, "Run it again with --debug, and report it.")
+    news.send(ended)
+    news.close()
+
+
+def _import_share(teller: _Teller, stop: StopRequest, share: Share, task: Task) -> Report:
+    with closing(PostgresStore(task.dsn)) as store:
+        teller.run = _run(task, store, Ledger(teller), stop)
+        report = teller.run.run(_shares(task.sources, share, task.begin[0]))
+    teller.tell(END)
+    return report
+
+
+def _run(task: Task, store: PostgresStore, ledger: Ledger, stop: StopRequest) -> ImportRun:
+    preparer = Preparer(task.sessionless, task.default_org)
+    return ImportRun(store, preparer, task.options, ledger, stop)
+
+
+def _shares(
+    sources: Sequence[Source | SourceProblem], share: Share, first: int
+) -> Iterator[Source | SourceProblem]:
+    """Yield what this worker reads: its records of plain files, and its own of the others."""
+    for source in sources:
+        if source.number < first:
+            continue
+        if isinstance(source, Source) and source.divisible:
+            yield source.shared(share)
+        elif source.number % share.count == share.index:
+            yield source
+
+
+class _Teller:
+    """Hears what becomes of records, and tells it in the order of the input.
+
+    Attributes:
+        run: the run that it listens to.
+    """
+
+    def __init__(self, news: Connection, begin: Place) -> None:
+        self.run: ImportRun | None = None
+        self._news = news
+        self._begin = self._told = begin
+        self._entries: list[Entry] = []
+
+    def other(self, record: Record) -> None:
+        """Hear of a record that is no turn, or a turn that was rejected."""
+        self._hear(record)
+
+    def settled(self, settled: Settled) -> None:
+        """Hear of a turn that is durably stored or was there before."""
+        self._hear(settled)
+
+    def source_done(self, source: SourceReport) -> None:
+        """Hear of a source of which every record is settled."""
+        self._tell_up_to((source.number + 1, 0, -1))
+
+    def progress(self, report: Report, source: str) -> None:
+        """Hear that a batch is settled."""
+        del report, source
+        if self.run is not None and self.run.unsettled is not None:
+            self._tell_up_to(END)
+
+    def tell(self, horizon: Place) -> None:
+        """Tell what became of the records before the horizon."""
+        self._entries.sort(key=_order)
+        told = bisect_left(self._entries, horizon, key=_order)
+        self._news.send(News(horizon, self._entries[:told]))
+        del self._entries[:told]
+        self._told = horizon
+
+    def _hear(self, entry: Entry) -> None:
+        place = _order(entry)
+        if place >= self._begin:
+            self._entries.append(entry)
+        if len(self._entries) >= _MOST_HELD:
+            number, line, index = place
+            self._tell_up_to((number, line, index + 1))
+
+    def _tell_up_to(self, read: Place) -> None:
+        """Tell of all before `read` that is settled: nothing that is in flight."""
+        unsettled = self.run.unsettled if self.run else None
+        horizon = read if unsettled is None else min(read, unsettled.order)
+        if horizon > self._told:
+            self.tell(horizon)
+
+
+def _order(entry: Entry) -> Place:
+    return entry.location.order
