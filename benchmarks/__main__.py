@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from benchmarks import floor
-from benchmarks.shapes import SHAPES, Shape, write
+from benchmarks.memory import peak_megabytes
+from benchmarks.shapes import LINEAR, SHAPES, WIDE, Shape, write
 from tapes_cli.store.embedded import EmbeddedServer
 from tapes_cli.store.postgres.migrations import migrate_up
 
@@ -27,32 +28,40 @@ if TYPE_CHECKING:
 
 _COMMAND = str(Path(sysconfig.get_path("scripts")) / "tapes-cli")
 _DATABASE = "tapes_benchmark"
+_STARTS = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. Seconds of wall time; megabytes of resident memory."""
+    """One line of the table. Seconds of wall time; megabytes of memory, 0 where not looked at."""
 
     name: str
     seconds: float
     floor: float
     turns: int
-    megabytes: float
+    megabytes: float = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and print a table in Markdown."""
+    """Measure, and print tables in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--dsn", help="a server on which a database can be created")
     parser.add_argument("--runs", type=int, default=3, help="take the median of so many runs")
+    parser.add_argument("--workers", type=int, help="as `tapes-cli import --workers`")
+    parser.add_argument("--only", help="measure only the shape of this name")
     chosen = parser.parse_args(arguments)
+    options = [] if chosen.workers is None else ["--workers", str(chosen.workers)]
     with tempfile.TemporaryDirectory(prefix="tapes-bench-") as folder:
         base = Path(folder)
         base.chmod(0o711)
         with _server(chosen.dsn, base) as dsn:
-            shapes = SHAPES.values()
-            rows = [row for shape in shapes for row in measure(shape, base, dsn, chosen.runs)]
-            print_table(rows, dsn)
+            bench = Bench(base, dsn, chosen.runs, options)
+            print_machine(dsn)
+            shapes = [s for s in (*SHAPES, WIDE) if chosen.only in {None, s.name}]
+            print_table([row for shape in shapes for row in bench.compare(shape)])
+            if chosen.only is None:
+                print_lengths([bench.alone(shape) for shape in LINEAR])
+                print_starts(bench)
 
 
 @contextmanager
@@ -64,37 +73,67 @@ def _server(dsn: str | None, base: Path) -> Iterator[str]:
         yield attached.dsn
 
 
-def measure(shape: Shape, base: Path, dsn: str, runs: int) -> list[Row]:
-    """Measure one shape into an empty database, and again into the filled one."""
-    capture = base / f"{shape.name}.jsonl"
-    write(shape, capture)
-    first, again, floors, memory = [], [], [], []
-    for _ in range(runs):
-        database = _fresh_database(dsn)
-        floors.append(floor.seconds(database, capture))
-        taken, peak = _import(database, capture)
-        first.append(taken)
-        memory.append(peak)
-        again.append(_import(database, capture)[0])
-    capture.unlink()
-    turns, least = shape.sessions * shape.turns, median(floors)
-    return [
-        Row(shape.name, median(first), least, turns, max(memory)),
-        Row(f"{shape.name} again", median(again), least, turns, max(memory)),
-    ]
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Measures in a folder for captures, on a server, so many times, with options of import."""
+
+    base: Path
+    dsn: str
+    runs: int
+    options: list[str]
+
+    def compare(self, shape: Shape) -> list[Row]:
+        """Measure a shape: into an empty database, again into the filled one, and the floor."""
+        with self._capture(shape) as capture:
+            first, again, floors = [], [], []
+            for _ in range(self.runs):
+                database = _fresh_database(self.dsn)
+                floors.append(floor.seconds(database, capture))
+                first.append(_timed(self._import(database, capture)))
+                again.append(_timed(self._import(database, capture)))
+            database = _fresh_database(self.dsn)
+            memory = [peak_megabytes(self._import(database, capture)) for _ in range(2)]
+        least, turns = median(floors), shape.all_turns
+        return [
+            Row(shape.name, median(first), least, turns, memory[0]),
+            Row(f"{shape.name}, again", median(again), least, turns, memory[1]),
+        ]
+
+    def alone(self, shape: Shape) -> Row:
+        """Measure a shape into an empty database."""
+        with self._capture(shape) as capture:
+            taken = [
+                _timed(self._import(_fresh_database(self.dsn), capture)) for _ in range(self.runs)
+            ]
+        return Row(shape.name, median(taken), 0, shape.all_turns)
+
+    def one_turn(self) -> float:
+        """Return how many seconds it takes to pipe one turn into a running server."""
+        with self._capture(Shape("one", 1, 1, 1)) as capture:
+            database = _fresh_database(self.dsn)
+            command = [_COMMAND, "import", "-q", "--dsn", database]
+            return median(_timed(command, capture) for _ in range(_STARTS))
+
+    def help(self) -> float:
+        """Return how many seconds `--help` takes."""
+        return median(_timed([_COMMAND, "--help"]) for _ in range(_STARTS))
+
+    @contextmanager
+    def _capture(self, shape: Shape) -> Iterator[Path]:
+        capture = self.base / "capture.jsonl"
+        write(shape, capture)
+        yield capture
+        capture.unlink()
+
+    def _import(self, dsn: str, capture: Path) -> list[str]:
+        return [_COMMAND, "import", "-q", "--dsn", dsn, *self.options, str(capture)]
 
 
-def _import(dsn: str, capture: Path) -> tuple[float, float]:
-    started = time.perf_counter()
-    # What `ru_maxrss` of the children says is the largest so far: a process of its own for each.
-    script = (
-        "import resource, subprocess, sys;"
-        "done = subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    command = [sys.executable, "-c", script, _COMMAND, "import", "-q", "--dsn", dsn, str(capture)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  # ours
-    return time.perf_counter() - started, int(done.stdout) / 1024
+def _timed(command: list[str], stdin: Path = Path(os.devnull)) -> float:
+    with stdin.open("rb") as read:
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdin=read, stdout=subprocess.DEVNULL)  # noqa: S603  # ours
+        return time.perf_counter() - started
 
 
 def _fresh_database(dsn: str) -> str:
@@ -108,13 +147,18 @@ def _fresh_database(dsn: str) -> str:
     return made
 
 
-def print_table(rows: Sequence[Row], dsn: str) -> None:
-    """Print what was measured, and on what."""
+def print_machine(dsn: str) -> None:
+    """Print on what is measured."""
     with psycopg.connect(dsn) as conn:
         version: tuple[Any, ...] | None = conn.execute("SHOW server_version").fetchone()
-    machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    print(f"{machine}, PostgreSQL {version[0] if version else '?'}\n")
-    print("| shape | turns | wall time | floor | ratio | turns/s | peak memory |")
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    server = version[0] if version else "?"
+    print(f"{machine}, Python {platform.python_version()}, PostgreSQL {server}")
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print how long the shapes take, in seconds and in floors."""
+    print("\n| shape | turns | wall time | floor | ratio | turns/s | peak memory |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
         print(
@@ -122,6 +166,21 @@ def print_table(rows: Sequence[Row], dsn: str) -> None:
             f"| {row.seconds / row.floor:.2f} | {row.turns / row.seconds:,.0f} "
             f"| {row.megabytes:.0f} MB |"
         )
+
+
+def print_lengths(rows: Sequence[Row]) -> None:
+    """Print what becomes of the time when sessions of as many turns in all are longer."""
+    print("\n| turns of a session | a turn | a session of twice the turns takes |")
+    print("|---|---|---|")
+    for row, longer in zip(rows, [*rows[1:], None], strict=True):
+        times = f"{2 * longer.seconds / row.seconds:.2f} times as long" if longer else ""
+        print(f"| {row.name} | {row.seconds / row.turns * 1000:.3f} ms | {times} |")
+
+
+def print_starts(bench: Bench) -> None:
+    """Print how long the shortest runs take."""
+    print(f"\n`tapes-cli --help`: {bench.help():.2f} s")
+    print(f"one turn through a pipe into a running server: {bench.one_turn():.2f} s")
 
 
 if __name__ == "__main__":

@@ -20,17 +20,35 @@ _WORDS = 500
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """So many sessions of so many turns each, interleaved, with messages of so many bytes."""
+    """So many sessions of so many turns each, with messages of so many bytes.
+
+    `at_once` sessions take turns in the file, then the next ones do.
+    """
 
     name: str
     sessions: int
     turns: int
+    at_once: int
     message_bytes: int = 500
 
+    @property
+    def all_turns(self) -> int:
+        """How many turns there are in all."""
+        return self.sessions * self.turns
 
-SHAPES = {
-    shape.name: shape for shape in (Shape("A", 200, 40), Shape("B", 20, 200), Shape("C", 16000, 1))
-}
+
+SHAPES = (
+    Shape("A", 1000, 40, 50),
+    Shape("B", 100, 200, 10),
+    Shape("C", 80_000, 1, 1),
+)
+"""The shapes of the table."""
+
+WIDE = Shape("A, all sessions at once", 1000, 40, 1000)
+"""As A, but with more open sessions than are usual."""
+
+LINEAR = tuple(Shape(f"T = {turns}", 8000 // turns, turns, 10) for turns in (50, 100, 200, 400))
+"""As many turns each, in sessions that are longer and longer."""
 
 
 def write(shape: Shape, path: Path) -> None:
@@ -47,32 +65,30 @@ def _lines(shape: Shape) -> Iterator[bytes]:
     def said() -> list[dict[str, str]]:
         return [{"type": "text", "text": " ".join(chance.choices(words, k=length))}]
 
-    histories: list[list[dict[str, Any]]] = [[] for _ in range(shape.sessions)]
-    for number in range(shape.turns * shape.sessions):
-        session = number % shape.sessions
-        history = histories[session]
-        history.append({"role": "user", "content": said()})
-        answer = said()
-        yield (
-            orjson.dumps(
-                {
-                    "provider": "anthropic",
-                    "agent_name": "claude",
-                    "request": {"model": "m", "max_tokens": 1000, "messages": history},
-                    "response": {
-                        "model": "m",
-                        "message": {"role": "assistant", "content": answer},
-                        "stop_reason": "end_turn",
-                        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
-                    },
-                    "session": {
-                        "harness_id": "claude",
-                        "harness_session_id": f"{shape.name}{session}",
-                        "cwd": "/work",
-                    },
-                    "meta": {"captured_at": (_START + timedelta(seconds=number)).isoformat()},
-                }
-            )
-            + b"\n"
-        )
-        history.append({"role": "assistant", "content": answer})
+    number = 0
+    for first in range(0, shape.sessions, shape.at_once):
+        histories: list[list[dict[str, Any]]] = [[] for _ in range(shape.at_once)]
+        for _ in range(shape.turns):
+            for session, history in enumerate(histories, first):
+                number += 1
+                history.append({"role": "user", "content": said()})
+                answer = said()
+                yield orjson.dumps(_record(f"{shape.name}{session}", number, history, answer))
+                yield b"\n"
+                history.append({"role": "assistant", "content": answer})
+
+
+def _record(session: str, number: int, history: list[Any], answer: list[Any]) -> dict[str, Any]:
+    return {
+        "provider": "anthropic",
+        "agent_name": "claude",
+        "request": {"model": "m", "max_tokens": 1000, "messages": history},
+        "response": {
+            "model": "m",
+            "message": {"role": "assistant", "content": answer},
+            "stop_reason": "end_turn",
+            "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+        },
+        "session": {"harness_id": "claude", "harness_session_id": session, "cwd": "/work"},
+        "meta": {"captured_at": (_START + timedelta(seconds=number)).isoformat()},
+    }

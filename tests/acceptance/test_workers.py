@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def _archive(folder: Path) -> Path:
     turns = [[line(_turn(s, t)) for s in range(_SESSIONS)] for t in range(_TURNS)]
     bad = ["{oops\n", line(_turn(1, 3, provider="nobody")), line({"turns": []}), "[1]\n"]
     (folder / "a.jsonl").write_text("".join(turns[0] + bad[:2] + turns[1] + turns[2]))
-    (folder / "b.jsonl.gz").write_bytes(gzip.compress("".join(sum(turns[3:6], [])).encode()))
-    (folder / "c.jsonl").write_text("".join(bad[2:] + sum(turns[6:9], []) + turns[0]))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("".join(chain(*turns[3:6])).encode()))
+    (folder / "c.jsonl").write_text("".join(chain(bad[2:], *turns[6:9], turns[0])))
     batch = line({"turns": [json.loads(text) for text in turns[9]]})
     (folder / "d.jsonl").write_text("".join([batch, *turns[10], *turns[11], '{"provider": "an']))
     alone = [line(record(f"alone {i}", session=None)) for i in range(9)]
