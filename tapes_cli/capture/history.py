@@ -17,12 +17,12 @@ import json
 import re
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import is_
 from typing import TYPE_CHECKING, TypeAlias
 
-from tapes_cli.capture.decode import check_nesting, decode
+from tapes_cli.capture.decode import check_nesting, decode, decode_exact
 from tapes_cli.model.history import History, Mark
 from tapes_cli.model.records import RejectError
 
@@ -35,7 +35,7 @@ DEFAULT_BUDGET_BYTES = 48 << 20
 """Bytes of histories that are remembered, in all."""
 
 MAX_HISTORIES = 16
-"""Histories remembered of one session: its forks and sub-agents take turns."""
+"""Histories remembered of one session that begin alike: its forks take turns."""
 
 _REWRITTEN_TAIL = 4
 """Harnesses move cache marks along the last messages: a conversation that differs in no more than
@@ -47,13 +47,14 @@ _LEVELS_ABOVE = 3
 _FIELDS = (("messages", b'"messages"'), ("input", b'"input"'))
 _LIST = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*")
 _SEPARATOR = re.compile(r"[ \t\r\n]*[,\]][ \t\r\n]*")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SESSION_ID = b'"harness_session_id"'
 _OPENING_BYTES = 96
 
 # Only where a value ends is asked, not what its numbers are.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 
-_Key: TypeAlias = tuple[bytes, bytes]
+_Key: TypeAlias = tuple[str, bytes, bytes]
 
 
 class HistoryMismatchError(Exception):
@@ -71,6 +72,7 @@ class _Known:
         ends: where in `text` such a message ends.
         counts: how many messages end there.
         unread: the only record so far, where its messages begin, and how many items each has.
+        exact: whether records with this text may have to be decoded exactly.
     """
 
     provider: str
@@ -79,6 +81,7 @@ class _Known:
     ends: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     unread: tuple[bytes, int, list[int]] | None = None
+    exact: bool = False
 
     @property
     def cost(self) -> int:
@@ -116,7 +119,10 @@ class _Known:
         except (RecursionError, ValueError):
             pass  # nested too deeply for this decoder: what comes after is read anew each time
         if ends:
-            self.text += data[: ends[-1] - offset]
+            added = data[: ends[-1] - offset]
+            self.text += added
+            # Without the text, nobody would know that its escapes of surrogates may be lone ones.
+            self.exact = self.exact or _SURROGATE.search(added) is not None
         self.ends += ends
         self.counts += counts
 
@@ -127,7 +133,7 @@ class _Known:
 
     def fork(self) -> _Known:
         """Return a copy."""
-        return _Known(self.provider, self.mark, self.text[:], self.ends[:], self.counts[:])
+        return replace(self, text=self.text[:], ends=self.ends[:], counts=self.counts[:])
 
     def match(self, data: bytes, start: int) -> int:
         """Return at how many of the places where a message ends `data` is still the same."""
@@ -186,8 +192,7 @@ class Histories:
         self._budget = budget_bytes
         self._spent = 0
         self._mark = secrets.token_hex(16)
-        # By session, or opening bytes where there is none, least recently used first; and the
-        # histories of each.
+        # By list, session and opening bytes, least recently used first; and the histories of each.
         self._histories: OrderedDict[_Key, list[_Known]] = OrderedDict()
 
     def open(self, data: bytes) -> OpenedRecord:
@@ -209,8 +214,19 @@ class Histories:
             InexactNumberError: a message keeps a number that may have been rounded.
             HistoryMismatchError: the record has to be read in full.
         """
-        raw = provider.request_messages(request)
         passage = opened.passage
+        try:
+            return self._messages(passage, request, provider)
+        except RejectError:
+            if passage is not None and passage.known is not None:
+                # Read in full, it is told where the fault stands.
+                raise HistoryMismatchError from None
+            raise
+
+    def _messages(
+        self, passage: _Passage | None, request: JSONObject, provider: Provider
+    ) -> History:
+        raw = provider.request_messages(request)
         if passage is None or not _consists_of(raw, passage.items):
             if passage is not None and passage.known is not None:
                 raise HistoryMismatchError
@@ -238,8 +254,7 @@ class Histories:
     def _passage(self, name: str, data: bytes, start: int) -> _Passage | None:
         if data.startswith(b"]", start):
             return None
-        session = _session_of(data)
-        key = session, b"" if session else data[start : start + _OPENING_BYTES]
+        key = name, _session_of(data), _opening(data, start)
         best, boundaries = None, 0
         for known in reversed(self._histories.get(key, ())):
             matched = self._matched(known, data, start)
@@ -265,8 +280,9 @@ class Histories:
         """Return the record with only the unknown items in its list, or None if that fails."""
         data, joint = passage.data, "" if passage.known else ","
         mark = f'"{self._mark}"{joint}'.encode()
+        decoding = decode_exact if passage.known is not None and passage.known.exact else decode
         try:
-            value = decode(data[: passage.start] + mark + data[passage.end :])
+            value = decoding(data[: passage.start] + mark + data[passage.end :])
             items = value["request"][passage.name]
             if items[0] != self._mark:
                 return None
@@ -321,7 +337,7 @@ class _Loader:
 
     def __call__(self) -> list[Message]:
         passage = self.passage
-        items = decode(b"[%b]" % passage.data[passage.start : passage.end])
+        items = decode_exact(b"[%b]" % passage.data[passage.start : passage.end])
         raw = self.provider.request_messages({passage.name: items})
         return _parsed(self.provider, raw[: self.shared], 0)
 
@@ -330,7 +346,8 @@ def _parsed(provider: Provider, raw: list[JSON], first: int) -> list[Message]:
     messages = []
     for index, item in enumerate(raw, first):
         pointer = f"/request/messages/{index}"
-        check_nesting(item, _LEVELS_ABOVE, pointer)
+        for part in _items_of(item):
+            check_nesting(part, _LEVELS_ABOVE, pointer)
         messages.append(provider.parse_message(item, pointer))
     return messages
 
@@ -339,12 +356,17 @@ def _consists_of(raw: list[JSON], items: list[JSON]) -> bool:
     """Whether the messages are these items, one each or several in a row."""
     if raw is items:
         return True
-    made_of = [*chain.from_iterable(m if isinstance(m, list) else (m,) for m in raw)]
+    made_of = [*chain.from_iterable(map(_items_of, raw))]
     return len(made_of) == len(items) and all(map(is_, made_of, items))
 
 
+def _items_of(message: JSON) -> tuple[JSON, ...]:
+    """Return the items that a message consists of: itself, unless it is several in a row."""
+    return message if isinstance(message, tuple) else (message,)
+
+
 def _size(message: JSON) -> int:
-    return len(message) if isinstance(message, list) else 0
+    return len(message) if isinstance(message, tuple) else 0
 
 
 def conversation_of(data: bytes) -> bytes:
@@ -357,8 +379,14 @@ def conversation_of(data: bytes) -> bytes:
     for _, quoted in _FIELDS:
         found = data.find(quoted)
         if found >= 0:
-            return data[found : found + _OPENING_BYTES]
+            return _opening(data, found)
     return data[:_OPENING_BYTES]
+
+
+def _opening(data: bytes, start: int) -> bytes:
+    """Return the beginning of what starts there: no more than what is sent again."""
+    end = data.find(b"}", start, start + _OPENING_BYTES)
+    return data[start : end if end >= 0 else start + _OPENING_BYTES]
 
 
 def _session_of(data: bytes) -> bytes:

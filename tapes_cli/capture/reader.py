@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tapes_cli.capture.decode import InexactNumberError, decode_exact, too_deep
+from tapes_cli.capture.decode import InexactNumberError, decode, decode_exact, too_deep
 from tapes_cli.capture.envelope import EnvelopeParser
 from tapes_cli.capture.formats import Item, detect
 from tapes_cli.capture.formats.turn_records import TurnParser
@@ -139,8 +139,11 @@ class Reader:
 
     def _turn(self, opened: _OpenedLine, item: Item, raw: bytes, fallback: Fallback) -> Turn:
         try:
-            return self._parser.parse(opened.record(item, raw), fallback)
-        except (InexactNumberError, HistoryMismatchError):
+            try:
+                return self._parser.parse(opened.record(item, raw), fallback)
+            except HistoryMismatchError:
+                return self._parser.parse(OpenedRecord(decode(raw)), fallback)
+        except InexactNumberError:
             return self._parser.parse(OpenedRecord(opened.exact(item).record), fallback)
 
 
@@ -182,8 +185,8 @@ class _OpenedLine:
         try:
             raw = orjson.dumps(item.record)
         except orjson.JSONEncodeError:
-            # Decoded exactly, or nested deeply, which only the exact writer can write.
-            return _dump_exact(item.record)
+            # With integers beyond 64 bits, or nested deeply, which only the exact writer can write.
+            return _dump_exact(self.exact(item).record)
         return _dump_exact(self.exact(item).record) if _LARGE_NUMBER.search(raw) else raw
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tapes_cli.capture.decode import InexactNumberError
 from tapes_cli.capture.formats import FORMATS, Item, detect
 from tapes_cli.capture.formats.turn_records import TurnParser
+from tapes_cli.capture.history import OpenedRecord
 from tapes_cli.capture.times import Fallback
 from tapes_cli.model.reasons import EXPLANATIONS, Reason
 from tapes_cli.model.records import RejectError
@@ -36,7 +38,7 @@ def record(**changes: Any) -> dict[str, Any]:
 
 
 def parse(value: Any, parser: TurnParser | None = None) -> Turn:
-    return (parser or TurnParser()).parse(value, 100, FALLBACK)
+    return (parser or TurnParser()).parse(OpenedRecord(value), FALLBACK)
 
 
 def reject(value: Any) -> RejectError:
@@ -255,14 +257,17 @@ class TestTurnRecord:
     def test_history_is_recognised_within_a_session_only(self) -> None:
         parser = TurnParser()
 
-        def first(session: Any) -> Any:
-            return parse(record(session=session), parser).history[0]
+        def shared(session: Any) -> int:
+            messages = [{"role": "user", "content": f"{n}"} for n in range(5)]
+            value = record(session=session, request={"messages": messages})
+            opened = parser.histories.open(json.dumps(value).encode())
+            history = parser.parse(opened, FALLBACK).history
+            assert [message.content[0]["text"] for message in history] == [*"01234"]
+            return history.shared
 
         a = {"harness_id": "h", "harness_session_id": "a"}
-        assert first(a) is first(dict(a))
-        assert first(a) is not first(a | {"harness_session_id": "b"})
-        assert first(None) is first(None)
-        assert first(None) is not first(a)
+        b = a | {"harness_session_id": "b"}
+        assert [shared(session) for session in (a, a, b, None, None, a, b)] == [0, 4, 0, 0, 4, 4, 4]
 
     def test_malformed_session_does_not_stop_the_search(self) -> None:
         assert reject(record(session={"harness_id": []})).reason is Reason.SESSION_INVALID

@@ -12,11 +12,13 @@ from tapes_cli.errors import InterruptedRunError, UsageError
 from tapes_cli.importer.prepare import Preparer
 from tapes_cli.importer.rejects import RejectsFile
 from tapes_cli.importer.report import Accounts, Report, Status
+from tapes_cli.importer.settled import Settled, TurnSummary
 from tapes_cli.importer.stop import StopRequest, stop_on_signals
 from tapes_cli.model.envelope import NIL_ORG, Envelope
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Incomplete, Location, Rejected, RejectError, Skipped
 from tapes_cli.model.sessionless import Sessionless
+from tapes_cli.store.base import ChainedTurn, Outcome, OutcomeKind
 from tapes_cli.store.memory import MemoryStore
 from tests.support.turns import make_turn, session
 
@@ -42,18 +44,26 @@ def test_accounts_add_up() -> None:
     }
 
 
+def _settled(turn: ChainedTurn, outcome: Outcome) -> Settled:
+    return Settled(PLACE, TurnSummary.of(turn), outcome)
+
+
 def test_a_report_counts_what_a_turn_brings() -> None:
     report = Report("import")
-    report.count_turn(make_turn("ab", 0, session()), new_nodes=2, sanitised=True)
-    report.count_turn(make_turn("cd", 0, Envelope()), new_nodes=2, sanitised=False)
-    report.count_turn(make_turn("ef", 0, None), new_nodes=2, sanitised=False)
-    report.count_duplicate(make_turn("ab", 0, session()))
+    for words, envelope, sanitised in (
+        ("ab", session(), True),
+        ("cd", Envelope(), False),
+        ("ef", None, False),
+    ):
+        stored = Outcome(OutcomeKind.STORED, new_nodes=2, new_session=True, sanitised=sanitised)
+        report.count_settled(_settled(make_turn(words, 0, envelope), stored))
+    report.count_settled(_settled(make_turn("ab", 0, session()), Outcome(OutcomeKind.DUPLICATE)))
     report.count_other(Skipped(PLACE, Reason.SESSIONLESS))
     report.close(2.0)
     found = report.as_dict()
     assert found["records"]["stored"] == 3
     assert found["nodes"] == {"new": 6}
-    assert found["sessions"]["touched"] == 2
+    assert found["sessions"] == {"new": 3, "touched": 2}
     assert found["tokens"] == {"input": 30, "output": 9}
     assert (found["sanitised"], found["synthetic"], found["undated"]) == (1, 1, 0)
     assert found["reasons"] == {"sessionless": 1}
@@ -182,14 +192,14 @@ def test_sessions_are_given_to_turns_without_an_envelope() -> None:
     synthetic = Preparer().prepare(make_turn("ab", 0, None).turn)
     assert synthetic.session is not None
     assert synthetic.session.org_id == NIL_ORG
-    assert synthetic.session.harness_session_id == synthetic.chain.root.hash[:16]
+    assert synthetic.session.harness_session_id == synthetic.chain.root_hash[:16]
     with pytest.raises(RejectError) as caught:
         prepared(Sessionless.REJECT)
     assert caught.value.reason is Reason.SESSIONLESS
 
 
 def test_a_derived_session_may_not_be_its_own_parent() -> None:
-    root = make_turn("ab", 0, Envelope()).chain.root.hash[:16]
+    root = make_turn("ab", 0, Envelope()).chain.root_hash[:16]
     turn = make_turn("ab", 0, Envelope(parent=("unknown", root))).turn
     with pytest.raises(RejectError) as caught:
         Preparer().prepare(turn)

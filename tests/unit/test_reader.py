@@ -204,6 +204,16 @@ class TestNumbers:
         assert [input_of(one), input_of(two)] == [1, LARGE]
         assert json.loads(rejected(bad).raw) == batch["turns"][2]
 
+    def test_in_a_batch_with_something_deep_too(self) -> None:
+        deep: Any = []
+        for _ in range(300):
+            deep = [deep]
+        turns = [calling(LARGE, extra=deep), calling(LARGE, extra=deep, provider="x")]
+        good, bad = read_bytes(dump({"turns": turns}))
+        assert input_of(good) == LARGE
+        assert isinstance(good, Accepted)
+        assert [json.loads(record.raw) for record in (good, rejected(bad))] == turns
+
     def test_in_metadata_too(self) -> None:
         session = {"harness_metadata": {"a": LARGE}}
         (record,) = accepted(read_bytes(dump(turn(session=session))))
@@ -323,11 +333,15 @@ class TestMemory:
     def test_history_is_recognised_across_sources(self, tmp_path: Path) -> None:
         reader = Reader()
         found = []
-        for number, texts in enumerate((["a"], ["a", "b"])):
+        opening = "a" * 100
+        for number, texts in enumerate(([opening], [opening, "b"])):
             file = tmp_path / str(number)
             file.write_bytes(dump(turn(*texts)))
             found += accepted(list(reader.read(Source(file.name, file))))
-        assert found[1].turn.history[0] is found[0].turn.history[0]
+        first, second = (record.turn.history for record in found)
+        assert (first.shared, second.shared) == (0, 1)
+        assert second.known is first.mark
+        assert [message.content[0]["text"] for message in second] == [opening, "b"]
 
     def test_memory_is_bounded(self, tmp_path: Path) -> None:
         file = tmp_path / "a.gz"

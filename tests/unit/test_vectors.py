@@ -44,9 +44,9 @@ def test_the_real_reader_agrees(case: dict[str, Any], tmp_path: Path) -> None:
         return
     assert isinstance(record, Accepted)
     chain = ChainBuilder().build(record.turn)
-    check_chain(chain.nodes)
-    assert [node.hash for node in chain.nodes] == case["chain"]
-    key = (record.turn.envelope or Envelope()).session_key(chain.root.hash)
+    check_chain(chain)
+    assert [node.hash for node in chain.nodes] == chain.hashes == case["chain"]
+    key = (record.turn.envelope or Envelope()).session_key(chain.root_hash)
     if "harness_session_id" in case:
         assert key.harness_session_id == case["harness_session_id"]
     if "org_id" in case:

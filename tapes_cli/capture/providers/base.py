@@ -32,6 +32,8 @@ class Provider(Protocol):
     def request_messages(self, request: JSONObject) -> list[JSON]:
         """Return the request's raw messages, in order, each to be given to `parse_message`.
 
+        A tuple is a message that consists of several items of the request in a row.
+
         Raises:
             RejectError: a known field of the request has the wrong type.
         """

@@ -48,8 +48,8 @@ class OpenAI:
         """Return the raw messages, or those that the items of `input` make up.
 
         See `Provider.request_messages`. A response of the Responses API is one message, but is
-        sent back item by item; items in a row that the model said are taken together, as a list,
-        so that they are the message that the response was.
+        sent back item by item; items in a row that the model said are taken together, as a tuple,
+        which no JSON is, so that they are the message that the response was.
         """
         check_fields(request, "/request", _FIELDS)
         messages = request.get("messages")
@@ -61,7 +61,7 @@ class OpenAI:
         What the model said in the Responses API has the role `assistant`, what a tool put out
         `tool`; any other item without a role of its own (another agent's message) is `user`.
         """
-        if isinstance(raw, list):
+        if isinstance(raw, tuple):
             return Message("assistant", [b for item in raw for b in _item_blocks(item)])
         message = message_object(raw, pointer)
         if _is_item(message):
@@ -149,10 +149,10 @@ def _input_messages(items: JSON) -> list[JSON]:
             said.append(item)
             continue
         if said:
-            messages.append(said)
+            messages.append(tuple(said))
             said = []
         messages.append(item)
-    return [*messages, said] if said else messages
+    return [*messages, tuple(said)] if said else messages
 
 
 def _is_said_by_model(item: JSONObject) -> bool:
