@@ -13,20 +13,23 @@ been read as whole messages before. If it is found anywhere else, the record is 
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import chain
 from operator import is_
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from tapes_cli.capture.decode import check_nesting, decode, decode_exact
+from tapes_cli.capture.known import HistoryKey, KnownHistory, Passage
+from tapes_cli.capture.tools import Tools
 from tapes_cli.model.history import History, Mark
 from tapes_cli.model.records import RejectError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tapes_cli.capture.providers.base import Provider
     from tapes_cli.model.blocks import Message
     from tapes_cli.model.json import JSON, JSONObject
@@ -46,135 +49,12 @@ _LEVELS_ABOVE = 3
 
 _FIELDS = (("messages", b'"messages"'), ("input", b'"input"'))
 _LIST = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*")
-_SEPARATOR = re.compile(r"[ \t\r\n]*[,\]][ \t\r\n]*")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SESSION_ID = b'"harness_session_id"'
 _OPENING_BYTES = 96
-
-# Only where a value ends is asked, not what its numbers are.
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
-
-_Key: TypeAlias = tuple[str, bytes, bytes]
 
 
 class HistoryMismatchError(Exception):
     """What was cut out of a record does not fit it after all: it has to be read in full."""
-
-
-@dataclass(slots=True, eq=False)
-class _Known:
-    """A history as the last record had it.
-
-    Attributes:
-        provider: whose messages they are.
-        mark: stands for all of them.
-        text: their bytes, up to the end of the last message that is complete in itself.
-        ends: where in `text` such a message ends.
-        counts: how many messages end there.
-        unread: the only record so far, where its messages begin, and how many items each has.
-        exact: whether records with this text may have to be decoded exactly.
-    """
-
-    provider: str
-    mark: Mark
-    text: bytearray = field(default_factory=bytearray)
-    ends: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    unread: tuple[bytes, int, list[int]] | None = None
-    exact: bool = False
-
-    @property
-    def cost(self) -> int:
-        return len(self.unread[0]) if self.unread else len(self.text)
-
-    def read_in(self) -> None:
-        """Find the ends of messages, now that the history is seen again."""
-        if self.unread is not None:
-            data, start, sizes = self.unread
-            self.unread = None
-            self.extend(data[start:], sizes)
-
-    def extend(self, data: bytes, sizes: list[int]) -> None:
-        """Append messages, the first at the beginning of `data` or behind a comma there.
-
-        `sizes` says of how many items each consists; 0 is one item that is a message by itself.
-        A message that consists of items in a row may go on in the next record; it is complete
-        once another one follows.
-        """
-        text = data.decode("latin-1")  # a character a byte; what JSON is made of stays as it is
-        count = self.counts[-1] if self.counts else 0
-        separator = _SEPARATOR.match(text) if self.ends else None
-        position = separator.end() if separator else 0
-        ends, counts, offset = [], [], len(self.text)
-        try:
-            for size in sizes:
-                for _ in range(size or 1):
-                    end = _DECODER.raw_decode(text, position)[1]
-                    separator = _SEPARATOR.match(text, end)
-                    position = separator.end() if separator else len(text)
-                count += 1
-                if not size:
-                    ends.append(offset + end)
-                    counts.append(count)
-        except (RecursionError, ValueError):
-            pass  # nested too deeply for this decoder: what comes after is read anew each time
-        if ends:
-            added = data[: ends[-1] - offset]
-            self.text += added
-            # Without the text, nobody would know that its escapes of surrogates may be lone ones.
-            self.exact = self.exact or _SURROGATE.search(added) is not None
-        self.ends += ends
-        self.counts += counts
-
-    def shorten(self, boundaries: int) -> None:
-        """Keep only so many of the places where a message ends."""
-        del self.ends[boundaries:], self.counts[boundaries:]
-        del self.text[self.ends[-1] if self.ends else 0 :]
-
-    def fork(self) -> _Known:
-        """Return a copy."""
-        return replace(self, text=self.text[:], ends=self.ends[:], counts=self.counts[:])
-
-    def match(self, data: bytes, start: int) -> int:
-        """Return at how many of the places where a message ends `data` is still the same."""
-        if data.startswith(self.text, start):
-            return len(self.ends)
-        known = memoryview(self.text)
-        low, high = 0, len(self.ends)
-        while low < high:
-            middle = (low + high) // 2
-            if data.startswith(known[: self.ends[middle]], start):
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-
-@dataclass(slots=True)
-class _Passage:
-    """The history in the bytes of a record: `data[start:end]` is known, what follows is not.
-
-    Attributes:
-        name: of the list in the request.
-        key: under which it is remembered.
-        known: the history that it continues, if there is one.
-        boundaries: at how many places where a message ends it is still the same.
-        items: the items of the list that are not known.
-    """
-
-    name: str
-    key: _Key
-    data: bytes
-    start: int
-    end: int
-    known: _Known | None
-    boundaries: int
-    items: list[JSON] = field(default_factory=list)
-
-    @property
-    def shared(self) -> int:
-        """How many messages are known."""
-        return self.known.counts[self.boundaries - 1] if self.known else 0
 
 
 @dataclass(slots=True)
@@ -182,7 +62,7 @@ class OpenedRecord:
     """A decoded record. Of its history it has only what is not known, if there is a passage."""
 
     value: JSON
-    passage: _Passage | None = None
+    passage: Passage | None = None
 
 
 class Histories:
@@ -192,8 +72,9 @@ class Histories:
         self._budget = budget_bytes
         self._spent = 0
         self._mark = secrets.token_hex(16)
+        self._tools = Tools(f'"{self._mark}"'.encode())
         # By list, session and opening bytes, least recently used first; and the histories of each.
-        self._histories: OrderedDict[_Key, list[_Known]] = OrderedDict()
+        self._histories: OrderedDict[HistoryKey, list[KnownHistory]] = OrderedDict()
 
     def open(self, data: bytes) -> OpenedRecord:
         """Decode a record, without the part of its history that is known.
@@ -224,7 +105,7 @@ class Histories:
             raise
 
     def _messages(
-        self, passage: _Passage | None, request: JSONObject, provider: Provider
+        self, passage: Passage | None, request: JSONObject, provider: Provider
     ) -> History:
         raw = provider.request_messages(request)
         if passage is None or not _consists_of(raw, passage.items):
@@ -241,7 +122,7 @@ class Histories:
         self._remember(passage, provider.name, history.mark, [*map(_size, raw)])
         return history
 
-    def _locate(self, data: bytes) -> _Passage | None:
+    def _locate(self, data: bytes) -> Passage | None:
         """Find where the messages begin, and the known history that goes on for longest."""
         for name, quoted in _FIELDS:
             found = data.find(quoted)
@@ -251,7 +132,7 @@ class Histories:
                 found = data.find(quoted, found + 1)
         return None
 
-    def _passage(self, name: str, data: bytes, start: int) -> _Passage | None:
+    def _passage(self, name: str, data: bytes, start: int) -> Passage | None:
         if data.startswith(b"]", start):
             return None
         key = name, _session_of(data), _opening(data, start)
@@ -263,9 +144,9 @@ class Histories:
                 if matched == len(known.ends):
                     break
         end = start + best.ends[boundaries - 1] if best else start
-        return _Passage(name, key, data, start, end, best, boundaries)
+        return Passage(name, key, data, start, end, best, boundaries)
 
-    def _matched(self, known: _Known, data: bytes, start: int) -> int:
+    def _matched(self, known: KnownHistory, data: bytes, start: int) -> int:
         if known.unread is not None:
             self._spent -= known.cost
             known.read_in()
@@ -276,13 +157,29 @@ class Histories:
             matched -= 1
         return matched
 
-    def _decode_around(self, passage: _Passage) -> JSON:
+    def _decode_around(self, passage: Passage) -> JSON:
         """Return the record with only the unknown items in its list, or None if that fails."""
-        data, joint = passage.data, "" if passage.known else ","
-        mark = f'"{self._mark}"{joint}'.encode()
-        decoding = decode_exact if passage.known is not None and passage.known.exact else decode
+        data, known = passage.data, passage.known
+        mark = f'"{self._mark}"{"" if known else ","}'.encode()
+        rest = data[: passage.start] + mark + data[passage.end :]
+        decoding = decode_exact if known is not None and known.exact else decode
+        cut = self._tools.cut_known(rest)
+        if cut is None and known is not None:
+            cut = self._tools.cut_new(rest)
+        if cut is not None:
+            value = self._decode_marked(cut.data, passage, decoding)
+            if value is not None and value["request"].get("tools") == self._mark:
+                value["request"]["tools"] = []
+                self._tools.keep(cut.tools)
+                return value
+        return self._decode_marked(rest, passage, decoding)
+
+    def _decode_marked(
+        self, data: bytes, passage: Passage, decoding: Callable[[bytes], JSON]
+    ) -> JSON:
+        """Return a record if the mark is the first item of its list, which is taken out."""
         try:
-            value = decoding(data[: passage.start] + mark + data[passage.end :])
+            value = decoding(data)
             items = value["request"][passage.name]
             if items[0] != self._mark:
                 return None
@@ -292,10 +189,10 @@ class Histories:
         passage.items = items
         return value
 
-    def _remember(self, passage: _Passage, provider: str, mark: Mark, sizes: list[int]) -> None:
+    def _remember(self, passage: Passage, provider: str, mark: Mark, sizes: list[int]) -> None:
         known, boundaries = passage.known, passage.boundaries
         if known is None:
-            known = _Known(provider, mark, unread=(passage.data, passage.start, sizes))
+            known = KnownHistory(provider, mark, unread=(passage.data, passage.start, sizes))
         else:
             if len(known.ends) - boundaries <= _REWRITTEN_TAIL:
                 self._forget(passage.key, known)
@@ -306,7 +203,7 @@ class Histories:
             known.mark = mark
         self._keep(passage.key, known)
 
-    def _keep(self, key: _Key, known: _Known) -> None:
+    def _keep(self, key: HistoryKey, known: KnownHistory) -> None:
         """Put the history at the fresh end, and forget the stalest beyond the budget."""
         histories = self._histories.setdefault(key, [])
         histories.append(known)
@@ -318,7 +215,7 @@ class Histories:
             stalest, candidates = next(iter(self._histories.items()))
             self._forget(stalest, candidates[0])
 
-    def _forget(self, key: _Key, known: _Known) -> None:
+    def _forget(self, key: HistoryKey, known: KnownHistory) -> None:
         """Drop the history, and the key with its last one."""
         histories = self._histories[key]
         histories.remove(known)
@@ -331,7 +228,7 @@ class Histories:
 class _Loader:
     """Reads the known messages of a record after all."""
 
-    passage: _Passage
+    passage: Passage
     shared: int
     provider: Provider
 
