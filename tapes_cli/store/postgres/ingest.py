@@ -1,26 +1,26 @@
 """The transaction of a turn: what storing one turn does to `sessions` and `nodes`.
 
-A turn is one transaction of at most three statements:
+A turn is one transaction of at most three steps:
 
 1. PLACEHOLDER: the parent, where one is named and not yet there, so that it can be referred to;
-2. SESSION: the turn's own session, joined field by field with what is stored, its counters moved
-   by a turn that lands;
-3. NODES: those of the chain that are new, that this capture owns because it is earlier, and the
-   head, on which the turn lands.
+2. the session of the turn, its counters moved by a turn that lands: INSERT_SESSION where it is
+   believed to be new, else JOIN_SESSION, which joins it field by field with what is stored;
+3. the nodes of the chain that are new, that this capture owns because it is earlier, and the head,
+   on which the turn lands: `insert_nodes` where all are believed to be new, else `join_nodes`.
 
 Each statement joins with what it finds and never depends on the order in which turns arrive, so
 `sessions` and `nodes` are a function of the set of turns imported. Only an identical whole turn
 (one whose head has landed before) leaves nodes and counters as they are: it counts once.
 
-A turn counts because its head is believed not to have landed. Should another import have landed
-it meanwhile, `landings` would become 2, which the schema refuses; the transaction is undone, the
-database looked at again, and the turn found to be a duplicate.
+A turn counts because its head is believed not to have landed. Should another import have been
+faster, a key would stand there twice or `landings` become 2, which the schema refuses; the
+transaction is undone, the database looked at again, and the turn planned anew, now with statements
+that join.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from tapes_cli.store.postgres.known import Known, NodeFact, SessionFact
 from tapes_cli.store.postgres.rows import (
     NodeRow,
     NodeRows,
+    Said,
     Sanitised,
     counters,
     is_nearer,
@@ -40,6 +41,13 @@ from tapes_cli.store.postgres.rows import (
     turn_claim,
     uuid_text,
 )
+from tapes_cli.store.postgres.statements import (
+    INSERT_SESSION,
+    JOIN_SESSION,
+    PLACEHOLDER,
+    insert_nodes,
+    join_nodes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,160 +55,9 @@ if TYPE_CHECKING:
     from tapes_cli.model.envelope import SessionKey
     from tapes_cli.store.postgres.pipeline import Answer, Parameter, Statement
 
-PLACEHOLDER = """
-INSERT INTO sessions AS s (
-    org_id, id, harness_id, harness_session_id, started_at, last_seen_at,
-    auth_subject, auth_subject_at, auth_subject_own, placeholder
-) VALUES ($1, $2, $3, $4, $5, $5, $6, $7, false, true)
-ON CONFLICT (org_id, harness_id, harness_session_id) DO UPDATE SET
-    started_at = CASE WHEN s.placeholder
-        THEN LEAST(s.started_at, EXCLUDED.started_at) ELSE s.started_at END,
-    last_seen_at = CASE WHEN s.placeholder
-        THEN GREATEST(s.last_seen_at, EXCLUDED.last_seen_at) ELSE s.last_seen_at END,
-    auth_subject = CASE WHEN NOT s.auth_subject_own
-            AND (EXCLUDED.auth_subject_at, EXCLUDED.auth_subject COLLATE "C")
-              > (s.auth_subject_at, s.auth_subject)
-        THEN EXCLUDED.auth_subject ELSE s.auth_subject END,
-    auth_subject_at = CASE WHEN NOT s.auth_subject_own
-        THEN GREATEST(s.auth_subject_at, EXCLUDED.auth_subject_at) ELSE s.auth_subject_at END
-WHERE s.placeholder AND (EXCLUDED.started_at < s.started_at
-                         OR EXCLUDED.last_seen_at > s.last_seen_at)
-   OR NOT s.auth_subject_own AND (EXCLUDED.auth_subject_at, EXCLUDED.auth_subject COLLATE "C")
-                               > (s.auth_subject_at, s.auth_subject)
-"""
-
-SESSION = """
-INSERT INTO sessions AS s (
-    org_id, id, harness_id, harness_session_id, started_at, last_seen_at,
-    auth_subject, auth_subject_own, auth_subject_at, name, name_at, cwd, cwd_at,
-    harness_version, harness_version_at, parent_session_id, parent_key, parent_at,
-    harness_metadata, harness_metadata_at, turn_count, total_input_tokens, total_output_tokens
-) VALUES (
-    $1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-    $20, $21, $22
-)
-ON CONFLICT (org_id, harness_id, harness_session_id) DO UPDATE SET
-    placeholder = false,
-    started_at = CASE WHEN s.placeholder
-        THEN EXCLUDED.started_at ELSE LEAST(s.started_at, EXCLUDED.started_at) END,
-    last_seen_at = CASE WHEN s.placeholder
-        THEN EXCLUDED.last_seen_at ELSE GREATEST(s.last_seen_at, EXCLUDED.last_seen_at) END,
-    auth_subject = CASE WHEN (EXCLUDED.auth_subject_own, EXCLUDED.auth_subject_at,
-                              EXCLUDED.auth_subject COLLATE "C")
-                           > (s.auth_subject_own, s.auth_subject_at, s.auth_subject)
-        THEN EXCLUDED.auth_subject ELSE s.auth_subject END,
-    auth_subject_at = CASE WHEN (EXCLUDED.auth_subject_own, EXCLUDED.auth_subject_at)
-                              > (s.auth_subject_own, s.auth_subject_at)
-        THEN EXCLUDED.auth_subject_at ELSE s.auth_subject_at END,
-    auth_subject_own = s.auth_subject_own OR EXCLUDED.auth_subject_own,
-    name = CASE WHEN (EXCLUDED.name_at, EXCLUDED.name COLLATE "C") > (s.name_at, s.name)
-        THEN EXCLUDED.name ELSE s.name END,
-    name_at = GREATEST(s.name_at, EXCLUDED.name_at),
-    cwd = CASE WHEN (EXCLUDED.cwd_at, EXCLUDED.cwd COLLATE "C") > (s.cwd_at, s.cwd)
-        THEN EXCLUDED.cwd ELSE s.cwd END,
-    cwd_at = GREATEST(s.cwd_at, EXCLUDED.cwd_at),
-    harness_version = CASE WHEN (EXCLUDED.harness_version_at, EXCLUDED.harness_version COLLATE "C")
-                              > (s.harness_version_at, s.harness_version)
-        THEN EXCLUDED.harness_version ELSE s.harness_version END,
-    harness_version_at = GREATEST(s.harness_version_at, EXCLUDED.harness_version_at),
-    parent_session_id = CASE WHEN (EXCLUDED.parent_at, EXCLUDED.parent_key COLLATE "C")
-                                > (s.parent_at, s.parent_key)
-        THEN EXCLUDED.parent_session_id ELSE s.parent_session_id END,
-    parent_key = CASE WHEN (EXCLUDED.parent_at, EXCLUDED.parent_key COLLATE "C")
-                         > (s.parent_at, s.parent_key)
-        THEN EXCLUDED.parent_key ELSE s.parent_key END,
-    parent_at = GREATEST(s.parent_at, EXCLUDED.parent_at),
-    harness_metadata = CASE WHEN EXCLUDED.harness_metadata = '{}' THEN s.harness_metadata
-        ELSE s.harness_metadata || tapes_winners(
-            EXCLUDED.harness_metadata, s.harness_metadata, s.harness_metadata_at,
-            EXCLUDED.harness_metadata, EXCLUDED.harness_metadata_at) END,
-    harness_metadata_at = CASE WHEN EXCLUDED.harness_metadata = '{}' THEN s.harness_metadata_at
-        ELSE s.harness_metadata_at || tapes_winners(
-            EXCLUDED.harness_metadata_at, s.harness_metadata, s.harness_metadata_at,
-            EXCLUDED.harness_metadata, EXCLUDED.harness_metadata_at) END,
-    turn_count = s.turn_count + EXCLUDED.turn_count,
-    total_input_tokens = s.total_input_tokens + EXCLUDED.total_input_tokens,
-    total_output_tokens = s.total_output_tokens + EXCLUDED.total_output_tokens
-RETURNING CASE WHEN xmax = 0 THEN 'new' ELSE turn_count::text END
-"""
-
-# What each column of a new row is given: `$n` are values that all rows of a turn have, {n} those
-# that are a row's own.
-_KEY = {
-    "org_id": "$1::uuid",
-    "hash": "{0}::text",
-    "parent_hash": "{1}::text",
-    "type": "'message'",
-    "role": "{2}::text",
-}
-_OWNED = {
-    "content": "{3}::jsonb",
-    "bucket": "jsonb_build_object('type', 'message', 'role', {2}::text, 'content', {3}::jsonb,"
-    " 'model', {4}::text, 'provider', $2::text, 'agent_name', $3::text)",
-    "model": "{4}::text",
-    "provider": "$2::text",
-    "agent_name": "$3::text",
-    "project": "$4::text",
-    "session_id": "$5::uuid",
-    "created_at": "$6::timestamptz",
-    "claim": "{5}::bigint",
-}
-_LANDED = {
-    "landings": "1",
-    "stop_reason": "{6}::text",
-    "prompt_tokens": "{7}::integer",
-    "completion_tokens": "{8}::integer",
-    "total_tokens": "{9}::integer",
-    "cache_creation_input_tokens": "{10}::integer",
-    "cache_read_input_tokens": "{11}::integer",
-    "total_duration_ns": "{12}::bigint",
-    "prompt_duration_ns": "{13}::bigint",
-    "turn_at": "$6::timestamptz",
-    "turn_session_id": "$5::uuid",
-    "turn_claim": "{14}::bigint",
-}
-_NOT_LANDED = {"landings": "0"}
-_COLUMNS = (*_KEY, *_OWNED, *_LANDED)
-_SHARED_VALUES = 6
-_OWN_VALUES = 6
-_LANDING_VALUES = 9
-_EARLIER = "(EXCLUDED.created_at, EXCLUDED.claim) < (n.created_at, n.claim)"
-
 _MOST_ROWS_WITH_HEAD = 8
 _ROWS_OF_HISTORY = (64, 16, 4, 1)
 """So many statements at most are prepared, and few are needed for a long history."""
-
-
-@lru_cache(maxsize=256)
-def nodes_statement(rows: int, head: int | None) -> str:
-    """Return NODES for so many rows; `head` is the place of the head's among them, if it is there.
-
-    The earlier capture owns the node; the turn that lands brings stop reason, usage and time;
-    landing twice breaks the check on `landings`.
-    """
-    values = []
-    first = _SHARED_VALUES + 1
-    for index in range(rows):
-        given = _KEY | _OWNED | (_LANDED if index == head else _NOT_LANDED)
-        own = _OWN_VALUES + (_LANDING_VALUES if index == head else 0)
-        places = [f"${first + i}" for i in range(own)]
-        values.append(", ".join(given.get(c, "NULL").format(*places) for c in _COLUMNS))
-        first += own
-    owned = (f"{c} = CASE WHEN {_EARLIER} THEN EXCLUDED.{c} ELSE n.{c} END" for c in _OWNED)
-    landed = (
-        f"{c} = CASE WHEN EXCLUDED.landings = 1 THEN EXCLUDED.{c} ELSE n.{c} END"
-        for c in list(_LANDED)[1:]
-    )
-    # Column names and placeholders are the constants above; values are always parameters.
-    return f"""
-INSERT INTO nodes AS n ({", ".join(_COLUMNS)})
-VALUES {", ".join(f"({row})" for row in values)}
-ON CONFLICT (org_id, hash) DO UPDATE SET
-    landings = n.landings + EXCLUDED.landings,
-    {", ".join((*owned, *landed))}
-WHERE {_EARLIER} OR EXCLUDED.landings = 1
-RETURNING CASE WHEN xmax = 0 THEN 'new' END
-"""  # noqa: S608
 
 
 @dataclass(slots=True)
@@ -218,20 +75,17 @@ class Transaction:
     first_turn: bool = False
 
     def outcome_by(self, answers: Sequence[Answer]) -> Outcome:
-        """Return the outcome by what the statements said: others may have been faster.
-
-        SESSION says whether its row is new, else how many turns it has, NODES which rows are new.
-        """
+        """Return the outcome by what the joining statements said: others may have been faster."""
         outcome = self.outcome
-        new_nodes, new_session = 0, outcome.new_session
-        for statement, rows in answers:
-            if statement is SESSION:
-                stored = outcome.kind is OutcomeKind.STORED
-                first = rows == [b"1"] and self.first_turn if stored else outcome.new_session
-                new_session = rows == [b"new"] or first
-            else:
-                new_nodes += rows.count(b"new")
-        return replace(outcome, new_nodes=new_nodes, new_session=new_session)
+        told = [statement is JOIN_SESSION for statement, _ in answers]
+        if False in told:
+            new_nodes = sum(rows.count(b"new") for s, rows in answers if s is not JOIN_SESSION)
+            outcome = replace(outcome, new_nodes=new_nodes)
+        if True in told and outcome.kind is OutcomeKind.STORED:
+            rows = answers[told.index(True)][1]
+            is_new = rows == [b"new"] or (self.first_turn and rows == [b"1"])
+            outcome = replace(outcome, new_session=is_new)
+        return outcome
 
 
 def plan(turn: ChainedTurn, known: Known) -> Transaction:
@@ -252,11 +106,13 @@ class _Planner:
         self._chain = turn.chain
         self._facts = known.nodes[turn.org_id]
         self._note = Sanitised()
+        self._said = Said.of(turn)
         self._transaction = Transaction(Outcome(OutcomeKind.DUPLICATE))
 
     def plan(self) -> Transaction:
         head = self._facts.get(self._chain.head.hash)
-        digest = turn_claim(self._turn, self._known.envelope_texts.of(self._turn.envelope))
+        envelope_text = self._known.envelope_texts.of(self._turn.envelope)
+        digest = turn_claim(self._turn.turn, self._said, envelope_text)
         landed = head is not None and head.landed
         if landed and head is not None and (head.turn_claim == digest or self._tells_nothing()):
             return self._transaction
@@ -286,8 +142,10 @@ class _Planner:
         self._known.sessions[turn.session] = SessionFact(
             session_id, placeholder=False, borrower=borrows
         )
-        row = session_row(turn, (session_id, parent_id), self._note)
-        self._add(SESSION, (*row, *counters(turn.turn, counts=counts)))
+        row = session_row(turn, (session_id, parent_id), self._said.at, self._note)
+        is_new = fact is None and not self._known.wary
+        statement = INSERT_SESSION if is_new else JOIN_SESSION
+        self._add(statement, (*row, *counters(turn.turn, counts=counts)))
         return session_id, fact is None or fact.placeholder
 
     def _parent(self, parent: SessionKey) -> bytes:
@@ -295,24 +153,27 @@ class _Planner:
             uuid_text(uuid7()), placeholder=True, borrower=True
         )
         if fact.borrower:
-            self._add(PLACEHOLDER, placeholder_row(self._turn, fact.id, self._note))
+            self._add(PLACEHOLDER, placeholder_row(self._turn, fact.id, self._said.at, self._note))
             self._known.sessions[parent] = fact
         return fact.id
 
     def _insert_nodes(self, session_id: bytes | None, digest: int) -> int:
         """Take step 5: nodes that are new, taken over or landed on. Return how many are new."""
-        rows = NodeRows(self._turn, session_id, self._note)
+        rows = NodeRows(self._turn, session_id, self._said, self._note)
         head = len(self._chain) - 1
         first = head - self._known.unsettled(self._turn)
         needed = [rows.row(i) for i in range(first, head) if self._is_needed(rows, i)]
         needed.append(rows.row(head))
         new_nodes = sum(row.hash not in self._facts for row in needed)
+        are_new = new_nodes == len(needed) and not self._known.wary
+        nodes_statement = insert_nodes if are_new else join_nodes
         for row in needed:
             self._believe(row)
         self._believe_landed(digest)
         landed = landing(self._turn.turn, digest, self._note)
         for part in _in_parts(needed):
-            self._add_nodes(rows.shared, part, landed)
+            place, values = self._node_values(rows.shared, part, landed)
+            self._add(nodes_statement(len(part), place), values)
         return new_nodes
 
     def _is_needed(self, rows: NodeRows, index: int) -> bool:
@@ -339,9 +200,10 @@ class _Planner:
         assert fact is not None  # noqa: S101  # believed a moment ago
         self._facts[head] = fact._replace(landed=True, turn_claim=digest)
 
-    def _add_nodes(
+    def _node_values(
         self, shared: Sequence[Parameter], rows: list[NodeRow], landed: Sequence[Parameter]
-    ) -> None:
+    ) -> tuple[int | None, list[Parameter]]:
+        """Return the place of the head among the rows, if it is there, and the values of all."""
         values = [*shared]
         place = None
         for index, row in enumerate(rows):
@@ -349,7 +211,7 @@ class _Planner:
             if row.hash == self._chain.head.hash:
                 place = index
                 values += landed
-        self._add(nodes_statement(len(rows), place), values)
+        return place, values
 
     def _add(self, statement: str, values: Sequence[Parameter]) -> None:
         self._transaction.statements.append((statement, values))

@@ -43,6 +43,7 @@ WHERE org_id = %s AND hash = ANY (%s)
 
 _MOST_NODES = 25_000
 _MOST_SESSIONS = 10_000
+_WARY_BATCHES = 20
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -101,7 +102,17 @@ class Known:
 
     def __init__(self) -> None:
         self.envelope_texts = EnvelopeTexts()
+        self._wary_batches = 0
         self.forget()
+
+    @property
+    def wary(self) -> bool:
+        """Whether others change the same sessions: nothing is then taken for new."""
+        return self._wary_batches > 0
+
+    def be_wary(self) -> None:
+        """Take nothing for new for some batches: a belief was refuted."""
+        self._wary_batches = _WARY_BATCHES
 
     def forget(self) -> None:
         """Believe nothing any more."""
@@ -111,6 +122,7 @@ class Known:
     def look_up(self, conn: psycopg.Connection[Any], turns: Sequence[ChainedTurn]) -> None:
         """Learn what the database holds of these turns: sessions, heads, then histories."""
         self._age()
+        self._wary_batches -= self.wary
         self._look_up_sessions(conn, turns)
         self._look_up_nodes(conn, ((turn.org_id, turn.chain.head.hash) for turn in turns))
         self._look_up_nodes(conn, self._unknown_history(turns))

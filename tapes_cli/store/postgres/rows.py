@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from tapes_cli.store.sanitise import Clean, clean_text, to_jsonb
+from tapes_cli.store.sanitise import clean_text, to_jsonb
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -29,6 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EMPTY_METADATA = b"{}"
 _BEGINNING_OF_TIME = b"-infinity"  # the capture time of a field that nobody has set
 _MOST_TEXTS = 256
+_SHORT = 256
 
 
 class Sanitised:
@@ -41,15 +43,24 @@ class Sanitised:
 
     def text(self, value: str) -> bytes:
         """Return the text as a text column takes it."""
-        return self._note(clean_text(value))
+        encoded, changed = _encoded(value) if len(value) <= _SHORT else _encode(value)
+        self.seen = self.seen or changed
+        return encoded
 
     def jsonb(self, value: object) -> bytes:
         """Return the JSON value as a jsonb column takes it."""
-        return self._note(to_jsonb(value))
-
-    def _note(self, clean: Clean) -> bytes:
+        clean = to_jsonb(value)
         self.seen = self.seen or clean.changed
         return clean.value.encode()
+
+
+def _encode(text: str) -> tuple[bytes, bool]:
+    clean = clean_text(text)
+    return clean.value.encode(), clean.changed
+
+
+# Roles, models, harnesses: many rows share them.
+_encoded = lru_cache(maxsize=4096)(_encode)
 
 
 def owner_of(turn: ChainedTurn) -> bytes:
@@ -79,6 +90,19 @@ def is_nearer(claimed: int, distance: int) -> bool:
     return claimed >> _DIGEST_BITS < min(distance, _MOST_DISTANT)
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is worked out of a turn once: who owns what it captures, and when that was."""
+
+    owner: bytes
+    at: bytes
+
+    @classmethod
+    def of(cls, turn: ChainedTurn) -> Said:
+        """Return it of a turn."""
+        return cls(owner_of(turn), timestamp(turn.turn.captured.at))
+
+
 class EnvelopeTexts:
     """The text of envelopes, by which they are told apart; that of those seen last is kept."""
 
@@ -95,19 +119,18 @@ class EnvelopeTexts:
         return known[1]
 
 
-def turn_claim(turn: ChainedTurn, envelope_text: str) -> int:
+def turn_claim(captured: Turn, said_of: Said, envelope_text: str) -> int:
     """Return a digest of everything that a turn says of its session and of itself.
 
     Two captures with equal digests and equal heads write the same rows, so the second one need
     not be looked at. The time of an undated turn is left out: it is ours, not the capture's.
     """
-    captured = turn.turn
     said = (
-        owner_of(turn).hex(),
-        captured.captured.at.isoformat() if captured.captured.dated else "",
-        captured.request_model.encode(errors="surrogatepass").hex(),
-        captured.response_model.encode(errors="surrogatepass").hex(),
-        captured.stop_reason.encode(errors="surrogatepass").hex(),
+        said_of.owner,
+        said_of.at if captured.captured.dated else b"",
+        captured.request_model,
+        captured.response_model,
+        captured.stop_reason,
         *_counts(captured),
         envelope_text,
     )
@@ -155,6 +178,7 @@ def timestamp(at: datetime) -> bytes:
     return at.isoformat().encode()
 
 
+@lru_cache(maxsize=1024)
 def uuid_text(value: UUID) -> bytes:
     """Return a UUID as a uuid column takes it."""
     return str(value).encode()
@@ -176,10 +200,12 @@ class NodeRows:
         shared: the values that all of them have: org, provider, agent, project, session, time.
     """
 
-    def __init__(self, turn: ChainedTurn, session_id: bytes | None, note: Sanitised) -> None:
+    def __init__(
+        self, turn: ChainedTurn, session_id: bytes | None, said: Said, note: Sanitised
+    ) -> None:
         captured = turn.turn
         self._chain = turn.chain
-        self._owner = owner_of(turn)
+        self._owner = said.owner
         self._note = note
         self.shared: tuple[Parameter, ...] = (
             uuid_text(turn.org_id),
@@ -187,7 +213,7 @@ class NodeRows:
             note.text(captured.agent_name),
             note.text(captured.project),
             session_id,
-            timestamp(captured.captured.at),
+            said.at,
         )
 
     def row(self, index: int) -> NodeRow:
@@ -207,7 +233,7 @@ class NodeRows:
 
 
 def session_row(
-    turn: ChainedTurn, ids: tuple[bytes, bytes | None], note: Sanitised
+    turn: ChainedTurn, ids: tuple[bytes, bytes | None], at: bytes, note: Sanitised
 ) -> tuple[Parameter, ...]:
     """Return the values of the turn's own session, without its counters.
 
@@ -216,7 +242,6 @@ def session_row(
     assert turn.session is not None  # noqa: S101  # the caller stores turns with a session here
     envelope, captured, parent = turn.envelope, turn.turn.captured.at, turn.parent
     metadata = envelope.harness_metadata
-    at = timestamp(captured)
 
     def field(value: str) -> tuple[Parameter, Parameter]:
         return (note.text(value), at) if value.strip() else (None, _BEGINNING_OF_TIME)
@@ -259,11 +284,13 @@ def _natural_key(turn: ChainedTurn, session_id: bytes, note: Sanitised) -> tuple
     )
 
 
-def placeholder_row(turn: ChainedTurn, parent_id: bytes, note: Sanitised) -> tuple[Parameter, ...]:
+def placeholder_row(
+    turn: ChainedTurn, parent_id: bytes, at: bytes, note: Sanitised
+) -> tuple[Parameter, ...]:
     """Return the values of the row that stands for a parent until its own first turn lands."""
     parent = turn.parent
     assert parent is not None  # noqa: S101  # the caller has looked
-    at, subject = timestamp(turn.turn.captured.at), turn.envelope.auth_subject
+    subject = turn.envelope.auth_subject
     given = bool(subject.strip())
     return (
         uuid_text(parent.org_id),

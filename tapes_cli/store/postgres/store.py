@@ -156,6 +156,7 @@ class PostgresStore:
             batch.sent.pop(behind, None)  # stopped with the one that failed
         if kind is Fault.BELIEF and batch.doubts[index] < _MOST_DOUBTS:
             batch.doubts[index] += 1
+            self._known.be_wary()
         elif kind in {Fault.BELIEF, Fault.RECORD}:
             message = refusal(self._conn, error, batch.turns[index])
             batch.settled.append(Outcome(OutcomeKind.REFUSED, message=message))
