@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from tapes_cli.model.blocks import Message
     from tapes_cli.model.json import JSON, JSONObject
 
-DEFAULT_BUDGET_BYTES = 48 << 20
-"""Bytes of histories that are remembered, in all."""
+DEFAULT_BUDGET_BYTES = 20 << 20
+"""Bytes of memory that histories may take, in all."""
 
 MAX_HISTORIES = 16
 """Histories remembered of one session that begin alike: its forks take turns."""

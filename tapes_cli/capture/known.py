@@ -17,6 +17,10 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # Only where a value ends is asked, not what its numbers are.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 
+_OVERHEAD_BYTES = 1000
+_MESSAGE_BYTES = 200
+"""Of a message, its address and where it ends are remembered as well."""
+
 HistoryKey: TypeAlias = tuple[str, bytes, bytes]
 """Under which histories are remembered: the list, the session, how the list begins."""
 
@@ -45,8 +49,10 @@ class KnownHistory:
 
     @property
     def cost(self) -> int:
-        """How many bytes are remembered."""
-        return len(self.unread[0]) if self.unread else len(self.text)
+        """How many bytes of memory it takes, about."""
+        if self.unread is not None:
+            return _OVERHEAD_BYTES + len(self.unread[0])
+        return _OVERHEAD_BYTES + len(self.text) + _MESSAGE_BYTES * len(self.ends)
 
     def read_in(self) -> None:
         """Find the ends of messages, now that the history is seen again."""

@@ -109,8 +109,8 @@ def import_(
     """
     from tapes_cli.cli.reporting import Reporter  # noqa: PLC0415  # keeps start-up fast
     from tapes_cli.importer.ledger import Ledger  # noqa: PLC0415  # as above
-    from tapes_cli.importer.parallel import import_all, numbered  # noqa: PLC0415  # as above
     from tapes_cli.importer.run import ImportOptions  # noqa: PLC0415  # as above
+    from tapes_cli.importer.start import import_all, numbered  # noqa: PLC0415  # as above
     from tapes_cli.importer.stop import stop_on_signals  # noqa: PLC0415  # as above
     from tapes_cli.importer.worker import Task  # noqa: PLC0415  # as above
 

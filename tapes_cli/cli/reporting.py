@@ -146,6 +146,9 @@ def detail_lines(report: Report) -> list[str]:
     if report.reasons:
         reasons = ", ".join(f"{code} {n:,}" for code, n in sorted(report.reasons.items()))
         lines.append(f"  reasons   {reasons}")
+    if report.workers_restarted:
+        died = "died and was" if report.workers_restarted == 1 else "died and were"
+        lines.append(f"  workers   {report.workers_restarted} {died} started again")
     if report.rejects_file:
         lines.append(f"  rejects   {visible(report.rejects_file)}")
     return lines

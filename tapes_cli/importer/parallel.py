@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -23,7 +22,6 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from tapes_cli.capture.share import Share
-from tapes_cli.capture.sources import Source
 from tapes_cli.errors import TapesError
 from tapes_cli.importer.ledger import Ledger, TooManyRejectsError
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
@@ -34,26 +32,20 @@ from tapes_cli.importer.worker import (
     END,
     Ended,
     Entry,
+    Flag,
     News,
     Place,
     Task,
-    import_alone,
     work,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from tapes_cli.capture.sources import SourceProblem
+    from tapes_cli.capture.sources import Source, SourceProblem
     from tapes_cli.importer.stop import StopRequest
-
-MOST_WORKERS = 8
-"""So many help at most on one machine: the database has to keep up."""
-
-WORTH_A_WORKER = 16 << 20
-"""Bytes of input that outweigh the start of one more process."""
 
 _MOST_RESTARTS = 3
 _MOST_WAITING = 20_000
@@ -93,52 +85,17 @@ class _Worker:
         return taken
 
 
-def workers_worth(sources: Sequence[Source | SourceProblem]) -> int:
-    """Return how many workers help with these sources on this machine."""
-    size = sum(source.size or 0 for source in sources if isinstance(source, Source))
-    processors = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, min(MOST_WORKERS, processors, size // WORTH_A_WORKER))
-
-
-def import_all(task: Task, ledger: Ledger, stop: StopRequest, workers: int | None) -> Report:
-    """Import the task's sources with so many workers, or with as many as help."""
-    count = workers_worth(task.sources) if workers is None else workers
-    if count > 1 and all(_can_be_shared(source) for source in task.sources):
-        histories = task.options.reading.history_bytes // count
-        reading = replace(task.options.reading, history_bytes=histories)
-        shared = replace(task, options=replace(task.options, reading=reading))
-        return ParallelRun(shared, count, ledger, stop).run()
-    return import_alone(task, ledger, stop)
-
-
-def _can_be_shared(source: Source | SourceProblem) -> bool:
-    """Whether workers may read it. stdin belongs to the process that has it."""
-    return not isinstance(source, Source) or source.path is not None
-
-
-def numbered(sources: Iterable[Source | SourceProblem]) -> list[Source | SourceProblem]:
-    """Return the sources with their places among all."""
-    return [replace(source, number=number) for number, source in enumerate(sources)]
-
-
 class ParallelRun:
-    """One run in several processes. Call `run` once.
-
-    Attributes:
-        restarts: how many workers had to be started again.
-    """
+    """One run in several processes. Call `run` once."""
 
     def __init__(self, task: Task, workers: int, ledger: Ledger, stop: StopRequest) -> None:
-        self.restarts = 0
         self._ledger = ledger
         self._stop = stop
         sources = [s for s in task.sources if not is_rejects_file(s, ledger.rejects)]
         self._task = replace(task, sources=sources)
         # Elsewhere than on Linux, a process cannot safely be divided while it runs.
-        method = "fork" if sys.platform == "linux" else "spawn"
-        self._context: Any = multiprocessing.get_context(method)
+        self._forks = sys.platform == "linux"
+        self._context: Any = multiprocessing.get_context("fork" if self._forks else "spawn")
         # The signal that asks the workers to end.
         self._flag = self._context.Value("i", 0, lock=False)
         self._workers = [_Worker(Share(index, workers)) for index in range(workers)]
@@ -168,8 +125,13 @@ class ParallelRun:
     def _start(self, worker: _Worker) -> None:
         receiving, sending = self._context.Pipe(duplex=False)
         task = replace(self._task, begin=worker.horizon)
+        # A fork has what we hear the others by, and must let go of it: they are to know it when
+        # nobody hears them any more.
+        inherited = [receiving, *(other.news for other in self._running())]
         process = self._context.Process(
-            target=work, args=(sending, self._flag, worker.share, task), daemon=True
+            target=_work_apart,
+            args=(inherited if self._forks else [], sending, self._flag, worker.share, task),
+            daemon=True,
         )
         process.start()
         # Only the worker holds this end now: when it dies, the other end tells.
@@ -212,13 +174,13 @@ class ParallelRun:
         worker.end()
         if self._flag.value:
             worker.horizon = END
-        elif self.restarts < _MOST_RESTARTS:
-            self.restarts += 1
+        elif self._ledger.report.workers_restarted < _MOST_RESTARTS:
+            self._ledger.report.workers_restarted += 1
             self._start(worker)
         else:
             worker.horizon = END
             self._fail(
-                f"Workers died {self.restarts + 1} times, the last one with {_end_of(process)}.",
+                f"Workers died {_MOST_RESTARTS + 1} times, the last one with {_end_of(process)}.",
                 "Was there enough memory? Import again to go on, perhaps with --workers 1.",
                 TapesError.exit_status,
             )
@@ -295,6 +257,14 @@ class _Books:
             self._begun[number] = time.monotonic()
             self._ledger.report.sources += 1
         return account
+
+
+def _work_apart(
+    others: list[Connection], news: Connection, flag: Flag, share: Share, task: Task
+) -> None:
+    for other in others:
+        other.close()
+    work(news, flag, share, task)
 
 
 def _end_of(process: BaseProcess | None) -> str:

@@ -107,6 +107,7 @@ class Report:
     undated: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    workers_restarted: int = 0
     rejects_file: str = ""
     failure: str = ""
     failure_hint: str = ""
@@ -172,6 +173,7 @@ class Report:
             "synthetic": self.synthetic,
             "undated": self.undated,
             "reasons": dict(sorted(self.reasons.items())),
+            "workers_restarted": self.workers_restarted,
             "seconds": round(self.seconds, 3),
             "turns_per_second": round(self.records.stored / self.seconds, 1) if self.seconds else 0,
         }

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from tapes_cli.store.base import ChainedTurn, Outcome, SessionIngester
 
 _BATCH_TURNS = 512
-_BATCH_BYTES = 4 << 20
 _BATCH_SECONDS = 1.0
 _GARBAGE_THRESHOLD = 100_000
 
@@ -49,10 +48,13 @@ class ImportOptions:
     Attributes:
         reading: how captures are read.
         with_chains: whether the hashes of each turn's nodes are to be reported.
+        batch_bytes: how many bytes of records are stored together; about as much again is read
+            meanwhile.
     """
 
     reading: Options
     with_chains: bool = True
+    batch_bytes: int = 4 << 20
 
 
 @dataclass(slots=True)
@@ -73,10 +75,9 @@ class _Batch:
     finished: list[SourceReport] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
-    @property
-    def full(self) -> bool:
+    def is_full(self, most_bytes: int) -> bool:
         """Whether it is large enough, or old enough: a pipe may be slow."""
-        large = len(self.pending) >= _BATCH_TURNS or self.size >= _BATCH_BYTES
+        large = len(self.pending) >= _BATCH_TURNS or self.size >= most_bytes
         return large or time.monotonic() - self.begun >= _BATCH_SECONDS
 
 
@@ -161,7 +162,7 @@ class ImportRun:
             return
         self._batch.pending.append(_Pending(record, turn, source))
         self._batch.size += len(record.raw)
-        if self._batch.full:
+        if self._batch.is_full(self.options.batch_bytes):
             self._submit()
             self.ledger.observer.progress(self.ledger.report, source.name)
 

@@ -14,7 +14,7 @@ from tapes_cli.capture.sources import Source
 from tapes_cli.errors import TapesError
 from tapes_cli.importer.ledger import Ledger
 from tapes_cli.importer.prepare import Preparer
-from tapes_cli.importer.report import Status
+from tapes_cli.importer.report import Report, Status
 from tapes_cli.importer.run import ImportRun
 from tapes_cli.importer.stop import StopRequest
 from tapes_cli.store.postgres.store import PostgresStore
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tapes_cli.capture.share import Share
     from tapes_cli.capture.sources import SourceProblem
-    from tapes_cli.importer.report import Report, SourceReport
+    from tapes_cli.importer.report import SourceReport
     from tapes_cli.importer.run import ImportOptions
     from tapes_cli.importer.settled import Settled
     from tapes_cli.model.records import Record
@@ -128,7 +128,7 @@ def work(news: Connection, flag: Flag, share: Share, task: Task) -> None:
         ended = Ended(report.status, report.exit_code, report.failure, report.failure_hint)
     except TapesError as error:
         ended = Ended(Status.FAILED, error.exit_status, str(error), error.hint)
-    except BrokenPipeError:
+    except ConnectionError:
         return  # nobody listens any more
     except Exception as error:  # noqa: BLE001  # whatever it is, it must be heard of
         if task.debug:
@@ -141,7 +141,7 @@ def work(news: Connection, flag: Flag, share: Share, task: Task) -> None:
 
 def _import_share(teller: _Teller, stop: StopRequest, share: Share, task: Task) -> Report:
     with closing(PostgresStore(task.dsn)) as store:
-        teller.run = _run(task, store, Ledger(teller), stop)
+        teller.run = _run(task, store, Ledger(teller, report=_Uncounted("import")), stop)
         report = teller.run.run(_shares(task.sources, share, task.begin[0]))
     teller.tell(END)
     return report
@@ -163,6 +163,16 @@ def _shares(
             yield source.shared(share)
         elif source.number % share.count == share.index:
             yield source
+
+
+class _Uncounted(Report):
+    """The report of a worker: who hears what it tells counts."""
+
+    def count_settled(self, settled: Settled) -> None:
+        """Count nothing."""
+
+    def count_other(self, record: Record) -> None:
+        """Count nothing."""
 
 
 class _Teller:

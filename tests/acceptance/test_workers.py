@@ -186,7 +186,9 @@ def test_a_worker_that_is_killed_is_started_again(
     os.kill(_children(process.pid)[0], signal.SIGKILL)
     out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, b"")
-    records = json.loads(out.splitlines()[-1])["records"]
+    summary = json.loads(out.splitlines()[-1])
+    assert summary["workers_restarted"] == 1
+    records = summary["records"]
     # What was stored without a word is found as a duplicate; nothing is missing.
     assert records["stored"] + records["duplicate"] == records["read"] == turns
     assert _rows(database) == _rows(empty_database)
@@ -234,6 +236,24 @@ def test_a_second_signal_leaves_no_worker_behind(database: str, tmp_path: Path) 
     while any(_is_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(_is_alive(pid) for pid in workers)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
+def test_workers_do_not_outlive_the_one_who_listens(database: str, tmp_path: Path) -> None:
+    capture = tmp_path / "large.jsonl"
+    turns = _large(capture)
+    process = _start("import", "-v", "-o", "jsonl", "--workers", "3", "--dsn", database, capture)
+    _wait_for_turns(database, 1)
+    workers = _children(process.pid)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while any(_is_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_is_alive(pid) for pid in workers)
+    again = tapes("import", "-q", "-o", "jsonl", "--workers", "3", "--dsn", database, capture)
+    assert again.status == 0
+    assert 0 < again.summary["records"]["stored"] < turns
 
 
 def _is_alive(pid: int) -> bool:

@@ -19,6 +19,7 @@ from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line
 from tapes_cli.capture.providers import PROVIDERS, Provider
 from tapes_cli.capture.reader import Options, Reader
 from tapes_cli.capture.sources import Source
+from tapes_cli.capture.tools import LEAST_BYTES
 from tapes_cli.merkle.chain import ChainBuilder, check_chain
 from tapes_cli.model.blocks import Message
 from tapes_cli.model.history import History
@@ -215,6 +216,7 @@ ODD = [
 ]
 DEEP = Raw('{"role":"user","content":[{"type":"x","content":' + "[" * 300 + "]" * 300 + "}]}")
 TOO_DEEP = Raw('{"role":"user","content":[{"type":"x","content":' + "[" * 950 + "]" * 950 + "}]}")
+JUST_TOO_DEEP = Raw("[" * 900 + "]" * 900)
 HOSTILE = [
     *(5, True, "", "messages", "0123456789abcdef" * 2, [], [[]], {"role": 5}, TOO_DEEP),
     Raw("NaN"),
@@ -315,6 +317,8 @@ class Conversation:
 
 
 INNER = {"messages": [said("x")], "input": [said("y")]}
+# More than it takes to be cut out.
+TOOLS = [{"name": "é🙂", "description": LEAST_BYTES * "x", "input_schema": INNER, "tools": [2**80]}]
 
 
 def escaped(name: str) -> str:
@@ -331,6 +335,12 @@ def requested(one: Conversation, messages: list[Any]) -> Raw:
         "list first": [sent, ("model", "m"), ("stream", False)],
         "tools first": [("tools", [INNER]), sent],
         "tools last": [sent, ("tools", [INNER, 2**80])],
+        "many tools": [sent, ("tools", TOOLS)],
+        "many tools first": [("tools", TOOLS * 2), sent],
+        "tools twice": [("tools", TOOLS), sent, ("tools", TOOLS * 2)],
+        "odd tools": [sent, ("tools", style.array([*TOOLS, "\ud800", DEEP]))],
+        "deep tools": [sent, ("tools", style.array([*TOOLS, JUST_TOO_DEEP]))],
+        "tools that are none": [("x", {"tools": TOOLS}), sent, ("tools", 5)],
         "both": [(other, [said("a")]), sent],
         "both, turned": [sent, (other, [said("a")])],
         "other escaped": [sent, (escaped(other), [said("c")])],
@@ -377,11 +387,11 @@ def framed(one: Conversation, messages: list[Any]) -> str:
     return one.style.object(*members[one.frame]).text
 
 
-REQUESTS = ["plain", "list first", "tools last"]
+REQUESTS = ["plain", "list first", "tools last", "many tools", "many tools first"]
 RARE_REQUESTS = [
     *("tools first", "both", "both, turned", "other empty", "other null", "twice"),
     *("twice, turned", "twice, gone", "escaped", "escaped twice", "refused", "text"),
-    "other escaped",
+    *("other escaped", "tools twice", "odd tools", "deep tools", "tools that are none"),
 ]
 FRAMES = ["plain", "session first", "lists after"]
 RARE_FRAMES = [

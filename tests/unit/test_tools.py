@@ -100,6 +100,24 @@ def test_lone_surrogates_are_left_alone(tmp_path: Path) -> None:
     assert known(check(lines, tmp_path / "c")) == []
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"NaN", b"-Infinity", b"1e400", b"1" * 400, b"01", b'"\xff"', b'"\xed\xa0\x80"', b'"\1"'),
+        *(b'"\\x"', b"nul", b"[}", b"1,", b'{"a":1,}', b"[" * 900 + b"]" * 900),
+    ],
+)
+@pytest.mark.parametrize("text", ["", "\ud800"])
+def test_what_is_no_json_is_told_wherever_it_is(tmp_path: Path, value: bytes, text: str) -> None:
+    lines = []
+    for n in range(1, 4):
+        made = turn(n, tools=[tool("a"), "hole"])
+        made["request"]["messages"].append({"role": "user", "content": text})
+        lines.append(dump(made))
+    broken = [line.replace(b'"hole"', value) for line in lines]
+    check([*lines[:2], broken[2], lines[2], *broken], tmp_path / "c")
+
+
 def test_lists_nested_too_deeply_are_left_alone() -> None:
     deep = b'{"tools": ' + b"[" * 5000 + b"]" * 5000 + b"}"
     assert Tools(MARK).cut_new(deep) is None

@@ -41,8 +41,8 @@ FROM nodes
 WHERE org_id = %s AND hash = ANY (%s)
 """
 
-_MOST_NODES = 25_000
-_MOST_SESSIONS = 10_000
+_MOST_NODES = 8_000
+_MOST_SESSIONS = 4_000
 _WARY_BATCHES = 20
 
 K = TypeVar("K")

@@ -1,0 +1,65 @@
+"""How many processes an import takes, and how they share the memory that one would take."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tapes_cli.capture.sources import Source
+from tapes_cli.importer.worker import Task, import_alone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tapes_cli.capture.sources import SourceProblem
+    from tapes_cli.importer.ledger import Ledger
+    from tapes_cli.importer.report import Report
+    from tapes_cli.importer.run import ImportOptions
+    from tapes_cli.importer.stop import StopRequest
+
+MOST_WORKERS = 8
+"""So many help at most on one machine: the database has to keep up."""
+
+WORTH_A_WORKER = 16 << 20
+"""Bytes of input that outweigh the start of one more process."""
+
+_LEAST_BATCH_BYTES = 1 << 20
+
+
+def workers_worth(sources: Sequence[Source | SourceProblem]) -> int:
+    """Return how many workers help with these sources on this machine."""
+    size = sum(source.size or 0 for source in sources if isinstance(source, Source))
+    processors = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, min(MOST_WORKERS, processors, size // WORTH_A_WORKER))
+
+
+def import_all(task: Task, ledger: Ledger, stop: StopRequest, workers: int | None) -> Report:
+    """Import the task's sources with so many workers, or with as many as help."""
+    count = workers_worth(task.sources) if workers is None else workers
+    if count > 1 and all(_can_be_shared(source) for source in task.sources):
+        options = _divided(task.options, count)
+        from tapes_cli.importer.parallel import ParallelRun  # noqa: PLC0415  # keeps start-up fast
+
+        return ParallelRun(replace(task, options=options), count, ledger, stop).run()
+    return import_alone(task, ledger, stop)
+
+
+def _divided(options: ImportOptions, workers: int) -> ImportOptions:
+    """Return the options for each of so many workers, which together take no more memory."""
+    histories = options.reading.history_bytes // workers
+    reading = replace(options.reading, history_bytes=histories)
+    batch_bytes = max(options.batch_bytes // workers, _LEAST_BATCH_BYTES)
+    return replace(options, reading=reading, batch_bytes=batch_bytes)
+
+
+def _can_be_shared(source: Source | SourceProblem) -> bool:
+    """Whether workers may read it. stdin belongs to the process that has it."""
+    return not isinstance(source, Source) or source.path is not None
+
+
+def numbered(sources: Iterable[Source | SourceProblem]) -> list[Source | SourceProblem]:
+    """Return the sources with their places among all."""
+    return [replace(source, number=number) for number, source in enumerate(sources)]
