@@ -21,6 +21,8 @@ from itertools import chain
 from operator import is_
 from typing import TYPE_CHECKING
 
+import orjson
+
 from tapes_cli.capture.decode import check_nesting, decode, decode_exact
 from tapes_cli.capture.known import HistoryKey, KnownHistory, Passage
 from tapes_cli.capture.tools import Tools
@@ -162,17 +164,19 @@ class Histories:
         data, known = passage.data, passage.known
         mark = f'"{self._mark}"{"" if known else ","}'.encode()
         rest = data[: passage.start] + mark + data[passage.end :]
-        decoding = decode_exact if known is not None and known.exact else decode
+        if known is not None and known.exact:
+            return self._decode_marked(rest, passage, decode_exact)
         cut = self._tools.cut_known(rest)
         if cut is None and known is not None:
             cut = self._tools.cut_new(rest)
         if cut is not None:
-            value = self._decode_marked(cut.data, passage, decoding)
+            # What has to be decoded exactly has limits that are the whole record's.
+            value = self._decode_marked(cut.data, passage, orjson.loads)
             if value is not None and value["request"].get("tools") == self._mark:
                 value["request"]["tools"] = []
                 self._tools.keep(cut.tools)
                 return value
-        return self._decode_marked(rest, passage, decoding)
+        return self._decode_marked(rest, passage, decode)
 
     def _decode_marked(
         self, data: bytes, passage: Passage, decoding: Callable[[bytes], JSON]
@@ -183,7 +187,7 @@ class Histories:
             items = value["request"][passage.name]
             if items[0] != self._mark:
                 return None
-        except (RejectError, LookupError, TypeError):
+        except (RejectError, ValueError, LookupError, TypeError):
             return None
         del items[0]
         passage.items = items

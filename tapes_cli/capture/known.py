@@ -51,7 +51,8 @@ class KnownHistory:
     def cost(self) -> int:
         """How many bytes of memory it takes, about."""
         if self.unread is not None:
-            return _OVERHEAD_BYTES + len(self.unread[0])
+            data, _, sizes = self.unread
+            return _OVERHEAD_BYTES + len(data) + _MESSAGE_BYTES * len(sizes)
         return _OVERHEAD_BYTES + len(self.text) + _MESSAGE_BYTES * len(self.ends)
 
     def read_in(self) -> None:

@@ -11,6 +11,8 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import orjson
+
 LEAST_BYTES = 2048
 """Shorter lists are decoded as quickly as they are found."""
 
@@ -87,6 +89,8 @@ def _list_at(data: bytes, start: int) -> bytes:
     text = data[start:].decode("latin-1")  # a character a byte
     try:
         tools = data[start : start + _DECODER.raw_decode(text)[1]]
+        # What this decoder takes and JSON does not, such as NaN, must be seen by the reader.
+        orjson.loads(tools)
     except (RecursionError, ValueError):
         return b""
     # Lone surrogates would have the record decoded exactly: without them, it might be read in

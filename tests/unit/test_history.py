@@ -542,7 +542,7 @@ def captures(draw: st.DrawFn, *, rare: bool) -> list[tuple[bytes, list[bytes]]]:
     return [*lines, batch_of(batch)] if batch else lines
 
 
-BUDGETS = st.sampled_from([ENOUGH, ENOUGH, ENOUGH, ENOUGH, 5000, 2000, 500, 0])
+BUDGETS = st.sampled_from([*(5 * [ENOUGH]), 20_000, 8000, 4000, 2000, 500, 0])
 CHAINED = st.sampled_from(["at once", "later", "in part"])
 
 
@@ -973,63 +973,82 @@ def test_sessions_are_apart() -> None:
         assert history_in(reader, record(messages, session=session)).shared == 9
 
 
+def cost_of(*data: bytes) -> int:
+    """What is spent once these records have been read."""
+    reader = reader_of()
+    read(reader, *data)
+    return histories_of(reader)._spent
+
+
 def test_the_budget_bounds_the_memory() -> None:
-    size = len(record(branch("a"), session="a"))
-    budget = 3 * size
+    records = {session: record(branch("a"), session=session) for session in "abcd"}
+    once, twice = cost_of(records["a"]), cost_of(records["a"], records["a"])
+    budget = max(3 * once, twice + 2 * once)
     reader = reader_of(budget)
     for session in "abc":
-        history_in(reader, record(branch("a"), session=session))
+        history_in(reader, records[session])
         check_memory(histories_of(reader), budget)
-    assert histories_of(reader)._spent == budget
-    assert history_in(reader, record(branch("a"), session="a")).shared == 9
-    history_in(reader, record(branch("a"), session="d"))
+    assert histories_of(reader)._spent == 3 * once
+    assert history_in(reader, records["a"]).shared == 9
+    assert histories_of(reader)._spent == twice + 2 * once
+    history_in(reader, records["d"])
     check_memory(histories_of(reader), budget)
-    assert next(iter(histories_of(reader)._histories))[-2] == b'"c'
-    assert history_in(reader, record(branch("a"), session="a")).shared == 9
-    assert history_in(reader, record(branch("a"), session="b")).shared == 0
+    assert [key[-2] for key in histories_of(reader)._histories] == [b'"c', b'"a', b'"d']
+    assert history_in(reader, records["a"]).shared == 9
+    assert history_in(reader, records["b"]).shared == 0
     check_memory(histories_of(reader), budget)
 
 
 def test_the_budget_is_for_the_conversations_seen_last() -> None:
-    names = [f"{number}" for number in range(6)]
-    size = len(record(branch("0"), session="a"))
-    reader = reader_of(6 * size)
-    for name in names[:3]:
-        history_in(reader, record(branch(name), session="a"))
-    history_in(reader, record(branch("0"), session="b"))
-    history_in(reader, record(branch("1"), session="a"))
-    for session in "cdefg":
-        history_in(reader, record(branch("0"), session=session))
-        check_memory(histories_of(reader), 6 * size)
-    kept = [key[-2] for key in histories_of(reader)._histories]
-    assert kept == [b'"a', b'"c', b'"d', b'"e', b'"f', b'"g']
-    assert history_in(reader, record(branch("2"), session="a")).shared == 1
-    assert history_in(reader, record(branch("1"), session="a")).shared == 9
+    forks = [record(branch(f"{number}"), session="a") for number in range(3)]
+    others = {session: record(branch("0"), session=session) for session in "bcdefg"}
+    used_up = cost_of(*forks, forks[1]) + 5 * cost_of(others["b"])
+    reader = reader_of(used_up - 1)
+    for data in (*forks, others["b"], forks[1], *(others[session] for session in "cdefg")):
+        history_in(reader, data)
+        check_memory(histories_of(reader), used_up - 1)
+    kept = histories_of(reader)._histories
+    assert [key[-2] for key in kept] == [b'"a', b'"c', b'"d', b'"e', b'"f', b'"g']
+    texts = [bytes(known.text) for known in next(iter(kept.values()))]
+    assert [b"2 8" in text for text in texts] == [True, False]
+    assert [b"1 8" in text for text in texts] == [False, True]
 
 
 def test_a_record_larger_than_the_budget_is_not_kept() -> None:
     data = record(branch("a"))
-    reader = reader_of(len(data) - 1)
+    budget = cost_of(data) - 1
+    reader = reader_of(budget)
     for _ in range(2):
         assert history_in(reader, data).shared == 0
-        check_memory(histories_of(reader), len(data) - 1)
+        check_memory(histories_of(reader), budget)
         assert not histories_of(reader)._histories
 
 
 def test_a_history_that_outgrows_the_budget_is_forgotten() -> None:
     messages = branch("a")
-    budget = len(record(messages)) + 100
+    sent = [record([*messages, *count * [said("more")]]) for count in range(20)]
+    costs = [cost_of(*sent[: count + 1]) for count in range(20)]
+    budget = costs[10]
     reader = reader_of(budget)
-    shared = []
-    for number in range(20):
-        history = history_in(reader, record(messages))
+    for count, data in enumerate(sent):
+        history = history_in(reader, data)
         check_memory(histories_of(reader), budget)
-        shared.append(history.shared)
-        assert len(history) == len(messages) == 10 + number
-        messages.append(said("more"))
-    assert shared[1] == 10
-    assert shared[-1] == 0
-    assert not histories_of(reader)._histories
+        assert len(history) == 10 + count
+        if count <= 11:
+            assert history.shared == (9 + count if count else 0)
+            assert histories_of(reader)._spent == (costs[count] if count < 11 else 0)
+    # The last of the messages is read with the next one.
+    assert max(costs[:10]) < budget < min(costs[11:])
+
+
+@pytest.mark.parametrize("ending", [[], [{"role": 5}]])
+def test_finding_the_ends_of_messages_does_not_break_the_budget(ending: list[Any]) -> None:
+    data = record([OPENING, *map(said, "abcdefghijklmnop")])
+    budget = cost_of(data)
+    reader = reader_of(budget)
+    for again in (data, record([OPENING, *map(said, "abcdefghijklmnop"), *ending]), data):
+        read(reader, again)
+        check_memory(histories_of(reader), budget)
 
 
 def test_a_refused_message_leaves_no_trace() -> None:
