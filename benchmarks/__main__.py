@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dsn", help="a server on which a database can be created")
     parser.add_argument("--runs", type=int, default=3, help="take the median of so many runs")
     parser.add_argument("--workers", type=int, help="as `tapes-cli import --workers`")
-    parser.add_argument("--only", help="measure only the shape of this name")
+    parser.add_argument("--only", choices=[s.name for s in (*SHAPES, WIDE)], help="one shape only")
     chosen = parser.parse_args(arguments)
     options = [] if chosen.workers is None else ["--workers", str(chosen.workers)]
     with tempfile.TemporaryDirectory(prefix="tapes-bench-") as folder:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with _server(chosen.dsn, base) as dsn:
             bench = Bench(base, dsn, chosen.runs, options)
             print_machine(dsn)
-            shapes = [s for s in (*SHAPES, WIDE) if chosen.only in {None, s.name}]
+            shapes = [s for s in (*SHAPES, WIDE) if s.name == chosen.only] or SHAPES
             print_table([row for shape in shapes for row in bench.compare(shape)])
             if chosen.only is None:
                 print_lengths([bench.alone(shape) for shape in LINEAR])

@@ -44,8 +44,8 @@ SHAPES = (
 )
 """The shapes of the table."""
 
-WIDE = Shape("A, all sessions at once", 1000, 40, 1000)
-"""As A, but with more open sessions than are usual."""
+WIDE = Shape("A-wide", 1000, 40, 1000)
+"""As A, but with more open sessions than are usual: measured on request."""
 
 LINEAR = tuple(Shape(f"T = {turns}", 8000 // turns, turns, 10) for turns in (50, 100, 200, 400))
 """As many turns each, in sessions that are longer and longer."""
