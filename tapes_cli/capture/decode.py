@@ -21,9 +21,6 @@ MAX_NESTING = 900
 INEXACT_FROM = 2.0**63
 """From here on, the fast parser may have rounded an integer to a double."""
 
-_WRITTEN_NESTING = 254
-"""As many levels as orjson writes."""
-
 _MAX_INTEGER_DIGITS = 310
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -98,16 +95,13 @@ def require_exact(value: JSON) -> None:
             stack.extend(item)
 
 
-def check_nesting(value: JSON, levels_above: int, pointer: str) -> bool:
+def check_nesting(value: JSON, levels_above: int, pointer: str) -> None:
     """Check a part of a record that `decode` let through: it allows a few levels more.
 
     Args:
         value: the part.
         levels_above: objects and lists of the record that the part lies in.
         pointer: where the part stands.
-
-    Returns:
-        Whether the part is so shallow that it may be compared with `==`, which recurses.
 
     Raises:
         RejectError: the record is nested more deeply than `MAX_NESTING`.
@@ -116,11 +110,8 @@ def check_nesting(value: JSON, levels_above: int, pointer: str) -> bool:
         orjson.dumps(value)
     except orjson.JSONEncodeError:
         # Nested deeply, or with integers beyond 64 bits or lone surrogates.
-        depth = _nesting(value)
-        if depth + levels_above > MAX_NESTING:
+        if _nesting(value) + levels_above > MAX_NESTING:
             raise too_deep(pointer) from None
-        return depth <= _WRITTEN_NESTING
-    return True
 
 
 def _nesting(value: JSON) -> int:

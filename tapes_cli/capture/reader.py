@@ -102,9 +102,8 @@ class Reader:
                 if source.holds(line.data):
                     yield from self._line(source, line, fallback)
         except SourceReadError as error:
-            if source.holds(b""):
-                place = Location(source.name, error.line, error.byte_offset, number=source.number)
-                yield _unreadable(place, error.message)
+            place = Location(source.name, error.line, error.byte_offset, number=source.number)
+            yield _unreadable(place, error.message)
 
     def _line(self, source: Source, line: Line, fallback: Fallback) -> Iterator[Record]:
         location = Location(source.name, line.number, line.byte_offset, number=source.number)

@@ -55,17 +55,6 @@ class Source:
     limit: int | None = None
     share: Share | None = None
 
-    @property
-    def divisible(self) -> bool:
-        """Whether several readers can share it: a file that is not compressed."""
-        if self.path is None or self.size is None:
-            return False
-        try:
-            with self.path.open("rb") as stream:
-                return not is_compressed(stream)
-        except OSError:
-            return False
-
     def shared(self, share: Share) -> Source:
         """Return the source for one of several readers: all of them see it as it is now."""
         return replace(self, limit=self.size, share=share)
@@ -91,6 +80,17 @@ class Source:
             raise SourceReadError(str(error), splitter) from error
         except OSError as error:
             raise SourceReadError(_describe(error), splitter) from error
+
+
+def is_divisible(source: Source) -> bool:
+    """Tell whether several readers can share a source: a file that is not compressed."""
+    if source.path is None or source.size is None:
+        return False
+    try:
+        with source.path.open("rb") as stream:
+            return not is_compressed(stream)
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

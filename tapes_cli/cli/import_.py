@@ -114,7 +114,7 @@ def import_(
     from tapes_cli.importer.stop import stop_on_signals  # noqa: PLC0415  # as above
     from tapes_cli.importer.worker import Task  # noqa: PLC0415  # as above
 
-    sources = numbered(sources_of(paths))
+    sources = sources_of(paths)
     options = ImportOptions(read_options(org, project), with_chains=verbose)
     reporter = Reporter(output, quiet=quiet, verbose=verbose, no_color=no_color)
     with (
@@ -124,11 +124,11 @@ def import_(
         bring_up_to_date(address, chosen, migrate=migrate, quiet=quiet)
         kept = _rejects_file(rejects, paths, data_dir)
         ledger = Ledger(reporter, kept, 0 if strict else max_errors)
-        task = Task(address, options, sessionless, org_of(org), debug, sources)
+        task = Task(address, options, sessionless, org_of(org), debug, numbered(sources))
         report = import_all(task, ledger, stop, workers)
     if kept is not None and kept.written:
         report.rejects_file = str(kept.path)
-    if not report.sources:
+    if not task.sources:
         say("There is nothing to import: the arguments name no files.", quiet=quiet)
     reporter.done(report)
     raise typer.Exit(report.exit_code)

@@ -90,7 +90,7 @@ class Ledger:
             raise TooManyRejectsError
 
     def flush(self) -> None:
-        """Bring the rejects to the disk, before anything behind them is called settled."""
+        """Bring the rejects to the disk."""
         self._with_rejects(RejectsFile.flush)
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from tapes_cli.capture.share import Share
+from tapes_cli.capture.sources import Source, is_divisible
 from tapes_cli.errors import TapesError
 from tapes_cli.importer.ledger import Ledger, TooManyRejectsError
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
@@ -38,13 +39,15 @@ from tapes_cli.importer.worker import (
     Task,
     work,
 )
+from tapes_cli.model.reasons import Reason
+from tapes_cli.model.records import Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from tapes_cli.capture.sources import Source, SourceProblem
+    from tapes_cli.capture.sources import SourceProblem
     from tapes_cli.importer.stop import StopRequest
 
 _MOST_RESTARTS = 3
@@ -92,7 +95,10 @@ class ParallelRun:
         self._ledger = ledger
         self._stop = stop
         sources = [s for s in task.sources if not is_rejects_file(s, ledger.rejects)]
-        self._task = replace(task, sources=sources)
+        # Decided once: workers that look for themselves, later, may not agree.
+        divided = frozenset(s.number for s in sources if isinstance(s, Source) and is_divisible(s))
+        keeps_rejects = ledger.rejects is not None
+        self._task = replace(task, sources=sources, divided=divided, keeps_rejects=keeps_rejects)
         # Elsewhere than on Linux, a process cannot safely be divided while it runs.
         self._forks = sys.platform == "linux"
         self._context: Any = multiprocessing.get_context("fork" if self._forks else "spawn")
@@ -164,6 +170,7 @@ class ParallelRun:
             worker.horizon = message.horizon
             return
         worker.end()
+        worker.waiting.extend(message.entries)
         worker.horizon = END
         if message.status is Status.FAILED:
             self._fail(message.failure, message.hint, message.exit_code)
@@ -224,12 +231,18 @@ class _Books:
         self._unannounced = deque(self._sources)
         self._accounts: dict[int, SourceReport] = {}
         self._begun: dict[int, float] = {}
+        self._unreadable: set[int] = set()
 
     def enter(self, entries: Iterable[Entry]) -> None:
         """Enter what became of records."""
         entry = None
         for entry in entries:
-            account = self._account(entry.location.number)
+            number = entry.location.number
+            account = self._account(number)
+            if isinstance(entry, Rejected) and entry.reason is Reason.SOURCE_UNREADABLE:
+                if number in self._unreadable:
+                    continue  # every worker that shares the source says so
+                self._unreadable.add(number)
             if isinstance(entry, Settled):
                 self._ledger.settle(entry, account)
             else:
@@ -240,14 +253,14 @@ class _Books:
 
     def announce(self, horizon: Place) -> None:
         """Say of the sources before a place that they are done."""
-        whole = horizon < END or self._ledger.report.status is Status.OK
+        if horizon == END and self._ledger.report.status is not Status.OK:
+            return  # who ended early was not done with what it read
         while self._unannounced and self._unannounced[0] < horizon[0]:
             number = self._unannounced.popleft()
-            if whole or number in self._accounts:
-                account = self._account(number)
-                account.seconds = time.monotonic() - self._begun[number]
-                self._ledger.observer.source_done(account)
-                del self._accounts[number], self._begun[number]
+            account = self._account(number)
+            account.seconds = time.monotonic() - self._begun[number]
+            self._ledger.observer.source_done(account)
+            del self._accounts[number], self._begun[number]
 
     def _account(self, number: int) -> SourceReport:
         account = self._accounts.get(number)

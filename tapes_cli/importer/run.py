@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tapes_cli.model.records import Location, Record
     from tapes_cli.store.base import ChainedTurn, Outcome, SessionIngester
 
-_BATCH_TURNS = 512
+_BATCH_RECORDS = 512
 _BATCH_SECONDS = 1.0
 _GARBAGE_THRESHOLD = 100_000
 
@@ -68,16 +68,20 @@ class _Pending:
 
 @dataclass(slots=True)
 class _Batch:
-    """Turns that go to the store together, and the sources that are done when these are."""
+    """Turns that go to the store together, and the sources that are done when these are.
+
+    `records` and `size` count what was read meanwhile, turns or not, and its bytes.
+    """
 
     pending: list[_Pending] = field(default_factory=list)
+    records: int = 0
     size: int = 0
     finished: list[SourceReport] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
     def is_full(self, most_bytes: int) -> bool:
         """Whether it is large enough, or old enough: a pipe may be slow."""
-        large = len(self.pending) >= _BATCH_TURNS or self.size >= most_bytes
+        large = self.records >= _BATCH_RECORDS or self.size >= most_bytes
         return large or time.monotonic() - self.begun >= _BATCH_SECONDS
 
 
@@ -152,6 +156,11 @@ class ImportRun:
             self._accept(record, source)
         else:
             self.ledger.enter(record, source)
+            self._batch.size += len(record.raw) if isinstance(record, Rejected) else 0
+        self._batch.records += 1
+        if self._batch.is_full(self.options.batch_bytes):
+            self._submit()
+            self.ledger.observer.progress(self.ledger.report, source.name)
         self.ledger.check()
 
     def _accept(self, record: Accepted, source: SourceReport) -> None:
@@ -162,9 +171,6 @@ class ImportRun:
             return
         self._batch.pending.append(_Pending(record, turn, source))
         self._batch.size += len(record.raw)
-        if self._batch.is_full(self.options.batch_bytes):
-            self._submit()
-            self.ledger.observer.progress(self.ledger.report, source.name)
 
     def _settle(self) -> None:
         """Store everything that was read, and account for it."""

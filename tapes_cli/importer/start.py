@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.sources import Source
+from tapes_cli.capture.sources import Source, is_divisible
 from tapes_cli.importer.worker import Task, import_alone
 
 if TYPE_CHECKING:
@@ -24,16 +24,27 @@ MOST_WORKERS = 8
 WORTH_A_WORKER = 16 << 20
 """Bytes of input that outweigh the start of one more process."""
 
+_WORTH_A_WORKER_COMPRESSED = 2 << 20
 _LEAST_BATCH_BYTES = 1 << 20
 
 
 def workers_worth(sources: Sequence[Source | SourceProblem]) -> int:
-    """Return how many workers help with these sources on this machine."""
-    size = sum(source.size or 0 for source in sources if isinstance(source, Source))
+    """Return how many workers help with these sources on this machine.
+
+    Plain files are divided; of archives, each keeps one worker busy.
+    """
+    plain = archives = 0
+    for source in sources:
+        if not isinstance(source, Source) or source.size is None:
+            continue
+        if is_divisible(source):
+            plain += source.size
+        else:
+            archives += source.size >= _WORTH_A_WORKER_COMPRESSED
     processors = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(1, min(MOST_WORKERS, processors, size // WORTH_A_WORKER))
+    return max(1, min(MOST_WORKERS, processors, plain // WORTH_A_WORKER + archives))
 
 
 def import_all(task: Task, ledger: Ledger, stop: StopRequest, workers: int | None) -> Report:
@@ -56,8 +67,8 @@ def _divided(options: ImportOptions, workers: int) -> ImportOptions:
 
 
 def _can_be_shared(source: Source | SourceProblem) -> bool:
-    """Whether workers may read it. stdin belongs to the process that has it."""
-    return not isinstance(source, Source) or source.path is not None
+    """Whether workers may read it: what comes through a pipe cannot be read again."""
+    return not isinstance(source, Source) or source.size is not None
 
 
 def numbered(sources: Iterable[Source | SourceProblem]) -> list[Source | SourceProblem]:

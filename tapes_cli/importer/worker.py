@@ -6,8 +6,8 @@ import signal
 import sys
 import traceback
 from bisect import bisect_left
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from tapes_cli.capture.sources import Source
@@ -17,6 +17,7 @@ from tapes_cli.importer.prepare import Preparer
 from tapes_cli.importer.report import Report, Status
 from tapes_cli.importer.run import ImportRun
 from tapes_cli.importer.stop import StopRequest
+from tapes_cli.model.records import Incomplete, Rejected
 from tapes_cli.store.postgres.store import PostgresStore
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from tapes_cli.importer.settled import Settled
     from tapes_cli.model.records import Record
     from tapes_cli.model.sessionless import Sessionless
-
-_MOST_HELD = 2_000
 
 Place: TypeAlias = tuple[int, int, int]
 """Where a record stands in the order of the input: see `Location.order`."""
@@ -61,6 +60,8 @@ class Task:
         default_org: the org of envelopes that name none.
         debug: whether to show a traceback when something unforeseen happens.
         sources: all that is imported, by everybody together.
+        divided: the numbers of those that the workers share; each of the others is one worker's.
+        keeps_rejects: whether the bytes of rejected records are wanted.
         begin: only what stands there or behind it is to be told of.
     """
 
@@ -70,6 +71,8 @@ class Task:
     default_org: UUID | None
     debug: bool = False
     sources: Sequence[Source | SourceProblem] = ()
+    divided: frozenset[int] = frozenset()
+    keeps_rejects: bool = False
     begin: Place = BEGINNING
 
 
@@ -86,12 +89,13 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the worker's run ended."""
+    """How the worker's run ended, with all that had not been told."""
 
     status: Status
     exit_code: int
     failure: str
     hint: str
+    entries: list[Entry]
 
 
 class SharedStop(StopRequest):
@@ -122,29 +126,30 @@ def work(news: Connection, flag: Flag, share: Share, task: Task) -> None:
     """Import a share of the sources in a process of its own, and tell what became of it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the flag says when to end
-    teller = _Teller(news, task.begin)
+    teller = _Teller(news, task)
     try:
         report = _import_share(teller, SharedStop(flag), share, task)
-        ended = Ended(report.status, report.exit_code, report.failure, report.failure_hint)
+        failure, hint = report.failure, report.failure_hint
+        ended = Ended(report.status, report.exit_code, failure, hint, teller.rest())
     except TapesError as error:
-        ended = Ended(Status.FAILED, error.exit_status, str(error), error.hint)
+        ended = Ended(Status.FAILED, error.exit_status, str(error), error.hint, teller.rest())
     except ConnectionError:
         return  # nobody listens any more
     except Exception as error:  # noqa: BLE001  # whatever it is, it must be heard of
         if task.debug:
             traceback.print_exc()
         failure = f"A worker failed: internal error: {type(error).__name__}."
-        ended = Ended(Status.FAILED, 1, failure, "Run it again with --debug, and report it.")
-    news.send(ended)
-    news.close()
+        hint = "Run it again with --debug, and report it."
+        ended = Ended(Status.FAILED, TapesError.exit_status, failure, hint, teller.rest())
+    with suppress(ConnectionError):
+        news.send(ended)
+        news.close()
 
 
 def _import_share(teller: _Teller, stop: StopRequest, share: Share, task: Task) -> Report:
     with closing(PostgresStore(task.dsn)) as store:
         teller.run = _run(task, store, Ledger(teller, report=_Uncounted("import")), stop)
-        report = teller.run.run(_shares(task.sources, share, task.begin[0]))
-    teller.tell(END)
-    return report
+        return teller.run.run(_shares(task, share))
 
 
 def _run(task: Task, store: PostgresStore, ledger: Ledger, stop: StopRequest) -> ImportRun:
@@ -152,14 +157,12 @@ def _run(task: Task, store: PostgresStore, ledger: Ledger, stop: StopRequest) ->
     return ImportRun(store, preparer, task.options, ledger, stop)
 
 
-def _shares(
-    sources: Sequence[Source | SourceProblem], share: Share, first: int
-) -> Iterator[Source | SourceProblem]:
+def _shares(task: Task, share: Share) -> Iterator[Source | SourceProblem]:
     """Yield what this worker reads: its records of plain files, and its own of the others."""
-    for source in sources:
-        if source.number < first:
+    for source in task.sources:
+        if source.number < task.begin[0]:
             continue
-        if isinstance(source, Source) and source.divisible:
+        if isinstance(source, Source) and source.number in task.divided:
             yield source.shared(share)
         elif source.number % share.count == share.index:
             yield source
@@ -182,10 +185,11 @@ class _Teller:
         run: the run that it listens to.
     """
 
-    def __init__(self, news: Connection, begin: Place) -> None:
+    def __init__(self, news: Connection, task: Task) -> None:
         self.run: ImportRun | None = None
         self._news = news
-        self._begin = self._told = begin
+        self._begin = self._told = self._heard = task.begin
+        self._keeps_rejects = task.keeps_rejects
         self._entries: list[Entry] = []
 
     def other(self, record: Record) -> None:
@@ -203,31 +207,33 @@ class _Teller:
     def progress(self, report: Report, source: str) -> None:
         """Hear that a batch is settled."""
         del report, source
-        if self.run is not None and self.run.unsettled is not None:
-            self._tell_up_to(END)
+        number, line, index = self._heard
+        self._tell_up_to((number, line, index + 1))
 
-    def tell(self, horizon: Place) -> None:
-        """Tell what became of the records before the horizon."""
-        self._entries.sort(key=_order)
-        told = bisect_left(self._entries, horizon, key=_order)
-        self._news.send(News(horizon, self._entries[:told]))
-        del self._entries[:told]
-        self._told = horizon
+    def rest(self) -> list[Entry]:
+        """Return what has not been told, in the order of the input."""
+        return sorted(self._entries, key=_order)
 
     def _hear(self, entry: Entry) -> None:
         place = _order(entry)
-        if place >= self._begin:
-            self._entries.append(entry)
-        if len(self._entries) >= _MOST_HELD:
-            number, line, index = place
-            self._tell_up_to((number, line, index + 1))
+        self._heard = max(self._heard, place)
+        if place < self._begin:
+            return
+        if not self._keeps_rejects and isinstance(entry, Rejected | Incomplete):
+            entry = replace(entry, raw=b"")
+        self._entries.append(entry)
 
     def _tell_up_to(self, read: Place) -> None:
         """Tell of all before `read` that is settled: nothing that is in flight."""
         unsettled = self.run.unsettled if self.run else None
         horizon = read if unsettled is None else min(read, unsettled.order)
-        if horizon > self._told:
-            self.tell(horizon)
+        if horizon <= self._told:
+            return
+        self._entries.sort(key=_order)
+        told = bisect_left(self._entries, horizon, key=_order)
+        self._news.send(News(horizon, self._entries[:told]))
+        del self._entries[:told]
+        self._told = horizon
 
 
 def _order(entry: Entry) -> Place:

@@ -64,6 +64,8 @@ class History(Sequence["Message"]):
         """Return messages, reading the earlier ones if need be."""
         if isinstance(index, int) and index >= self.shared:
             return self.fresh[index - self.shared]
+        if isinstance(index, int) and index >= 0:
+            return self.earlier()[index]
         return [*self.earlier(), *self.fresh][index]
 
     def earlier(self) -> list[Message]:

@@ -152,6 +152,7 @@ def test_down_with_yes_reports_the_plan_as_json(database: str) -> None:
         "turns_unmarked": 0,
         "costs_rounded": 0,
         "costs_too_large": 0,
+        "values_too_long": 0,
         "session_ids_shared": 0,
         "sessions": 3,
         "shared_hashes": 3,
@@ -238,7 +239,7 @@ def test_options_that_contradict_each_other_are_refused(
 
 
 def test_every_loss_has_a_line() -> None:
-    full = DownPlan(LATEST, 0, (), *range(1000, 1010))
+    full = DownPlan(LATEST, 0, (), *range(1000, 1011))
     lines = plan_lines(full)
     assert len(lines) == 11
     assert all(f"{number:,}" in "\n".join(lines) for number in range(1000, 1010))

@@ -62,6 +62,7 @@ def test_the_plan_counts_what_goes(database: str) -> None:
         "turns_unmarked": 1,
         "costs_rounded": 1,
         "costs_too_large": 0,
+        "values_too_long": 0,
         "session_ids_shared": 0,
         "sessions": 3,
         "shared_hashes": 3,
@@ -228,3 +229,27 @@ def test_tables_that_do_not_fit_their_version_cannot_be_planned_for(database: st
     query(database, "ALTER TABLE nodes DROP COLUMN landings")
     with pytest.raises(SchemaError, match=f"not those of version {LATEST}"):
         plan(database, ORG_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        *(("nodes", c) for c in ("role", "model", "provider", "agent_name", "project")),
+        ("sessions", "auth_subject"),
+    ],
+)
+def test_a_value_too_long_for_an_older_index_stands_in_the_way(
+    database: str, table: str, column: str
+) -> None:
+    populate(database)
+    # Bytes that cannot be compressed, as in an index.
+    noise = "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 200) AS n"
+    query(database, f"UPDATE {table} SET {column} = ({noise}) WHERE org_id = '{ORG_B}'")
+    with connect(database) as conn:
+        found = plan_down(conn, to_version := CAPTURE_ORDER)
+    assert to_version == found.target
+    assert found.values_too_long > 0
+    assert found.lossless
+    assert not found.possible
+    with pytest.raises(SchemaError):
+        migrate_down(database, to=CAPTURE_ORDER)

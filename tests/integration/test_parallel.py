@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +20,7 @@ from tapes_cli.importer.run import ImportOptions
 from tapes_cli.importer.start import import_all, numbered, workers_worth
 from tapes_cli.importer.stop import StopRequest
 from tapes_cli.importer.worker import Task
+from tapes_cli.model.records import Rejected
 from tapes_cli.model.sessionless import Sessionless
 from tests.support.captures import line, record
 
@@ -98,15 +101,15 @@ def test_a_worker_that_dies_before_its_last_word_loses_nothing(
     database: str, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     once = tmp_path / "once"
-    tell = worker._Teller.tell
+    rest = worker._Teller.rest
 
-    def dies_once(teller: Any, horizon: Any) -> None:
+    def dies_once(teller: Any) -> Any:
         if not once.exists():
             once.touch()
             os._exit(3)
-        tell(teller, horizon)
+        return rest(teller)
 
-    monkeypatch.setattr(worker._Teller, "tell", dies_once)
+    monkeypatch.setattr(worker._Teller, "rest", dies_once)
     report, _ = _run(_task(database, folder), 2)
     assert report.workers_restarted == 1
     records = report.records
@@ -144,3 +147,54 @@ def test_only_input_that_is_worth_it_is_divided(
     assert workers_worth(task.sources) == start.MOST_WORKERS
     report = import_all(task, Ledger(Listener()), StopRequest(), None)
     assert report.records.stored == 60
+
+
+def test_a_file_that_goes_away_is_told_once_and_its_share_is_not_forgotten(
+    database: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _task(database, folder)
+    read = worker._shares
+
+    def late(*arguments: Any) -> Any:
+        (folder / "b.jsonl").unlink(missing_ok=True)
+        return read(*arguments)
+
+    monkeypatch.setattr(worker, "_shares", late)
+    report, listener = _run(task, 3)
+    assert report.exit_code == 3
+    assert report.reasons == {"source_unreadable": 1, "not_object": 2}
+    assert report.records.stored == 40
+    assert listener.sources[1] == (str(folder / "b.jsonl"), 1)
+
+
+def test_a_pipe_with_a_name_is_read_by_one(database: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    task = replace(_task(database, pipe), sources=numbered(expand([pipe])))
+    writer = threading.Thread(target=lambda: pipe.write_text(line(record())))
+    writer.start()
+    report = import_all(task, Ledger(Listener()), StopRequest(), 2)
+    writer.join()
+    assert report.records.stored == 1
+
+
+def test_rejects_are_told_as_they_come_and_without_bytes_that_nobody_keeps(
+    database: str, tmp_path: Path
+) -> None:
+    capture = tmp_path / "mostly-bad.jsonl"
+    bad = "".join(f'["bad {i}"]\n' for i in range(5_000))
+    capture.write_text(line(record("first", session=_session(1))) + bad)
+    told: list[int] = []
+    take = parallel.ParallelRun._take
+
+    class Counting(ParallelRun):
+        def _take(self, one: Any) -> None:
+            before = len(one.waiting)
+            take(self, one)
+            told.append(len(one.waiting) - before)
+
+    listener = Listener()
+    report = Counting(_task(database, capture), 2, Ledger(listener), StopRequest()).run()
+    assert (report.records.stored, report.records.rejected) == (1, 5_000)
+    assert max(told) <= 1_100
+    assert all(isinstance(r, Rejected) and r.raw == b"" for r in listener.others)

@@ -8,7 +8,7 @@ A turn is one transaction of at most three steps:
 3. the nodes of the chain that are new, that this capture owns because it is earlier, and the head,
    on which the turn lands: `insert_nodes` where all are believed to be new, else `join_nodes`.
 
-Each statement joins with what it finds and never depends on the order in which turns arrive, so
+What joins never depends on the order in which turns arrive, and what inserts finds nothing, so
 `sessions` and `nodes` are a function of the set of turns imported. Only an identical whole turn
 (one whose head has landed before) leaves nodes and counters as they are: it counts once.
 

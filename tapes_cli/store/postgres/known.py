@@ -1,7 +1,7 @@
 """What is believed to be in the database: looked up in bulk, moved on as turns are sent.
 
 Beliefs only save work. The statements stay right when another import has changed the database
-since: they join with what they find, and a refuted belief makes them fail, not lie.
+since: they join with what they find, or fail where a belief is refuted; they do not lie.
 """
 
 from __future__ import annotations

@@ -25,6 +25,17 @@ _BASELINE = 1776773689
 _SESSION_TRACKING = 1779329142
 _ORG_KEYS = 1795305600
 _CAPTURE_ORDER = 1795305700
+_NEEDED_INDEXES = 1795305800
+
+# A row of an index takes about 2,700 bytes, as they are stored.
+_COUNT_NEEDED_INDEXES = """
+    SELECT (SELECT count(*) FROM nodes
+            WHERE greatest(
+                pg_column_size(role) + coalesce(pg_column_size(model), 0), pg_column_size(model),
+                pg_column_size(provider), pg_column_size(agent_name), pg_column_size(project)
+            ) > 2600)
+         + (SELECT count(*) FROM sessions WHERE pg_column_size(auth_subject) > 2600)
+"""
 
 _COUNT_CAPTURE_ORDER = """
     SELECT count(*) FILTER (WHERE landings = 1),
@@ -83,6 +94,7 @@ class DownPlan:
             because neither stop reason nor usage marks them.
         costs_rounded: sessions whose cost is cut to four decimals.
         costs_too_large: sessions whose cost the older column cannot hold.
+        values_too_long: rows with a value that an older index cannot hold.
         session_ids_shared: session ids that two orgs use, where the older key allows one.
         sessions: sessions that are lost.
         shared_hashes: hashes that several orgs hold, of which one row each remains.
@@ -99,6 +111,7 @@ class DownPlan:
     turns_unmarked: int = 0
     costs_rounded: int = 0
     costs_too_large: int = 0
+    values_too_long: int = 0
     session_ids_shared: int = 0
     sessions: int = 0
     shared_hashes: int = 0
@@ -125,7 +138,7 @@ class DownPlan:
     @property
     def possible(self) -> bool:
         """Whether the older schema can hold what remains."""
-        return not (self.costs_too_large or self.session_ids_shared)
+        return not (self.costs_too_large or self.values_too_long or self.session_ids_shared)
 
 
 def plan_down(
@@ -167,6 +180,8 @@ def plan_down(
 
 def _count(conn: PgConnection, undone: set[int]) -> dict[str, int]:
     counts: dict[str, int] = {}
+    if _NEEDED_INDEXES in undone:
+        counts |= _row(conn, _COUNT_NEEDED_INDEXES, ("values_too_long",))
     if _CAPTURE_ORDER in undone:
         counts |= _row(conn, _COUNT_CAPTURE_ORDER, _CAPTURE_ORDER_COUNTS)
     if _ORG_KEYS in undone:

@@ -110,7 +110,7 @@ class Pipeline:
     def _send_all(self, transactions: Iterable[Sequence[Statement]]) -> None:
         index = -1
         link = _BEGIN
-        before = 0
+        before = sent = 0
         for index, statements in enumerate(transactions):
             if not statements:
                 continue
@@ -118,7 +118,8 @@ class Pipeline:
             link, before = _COMMIT_AND_GO_ON, index
             for statement, values in statements:
                 self._send(index, statement, values)
-            if index % _FLUSH_EVERY == 0:
+            sent += 1
+            if sent % _FLUSH_EVERY == 0:
                 self._flush()
             if self._has_failed():
                 return

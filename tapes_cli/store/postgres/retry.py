@@ -32,7 +32,7 @@ class Fault(Enum):
     """What to do about a failed statement."""
 
     CONNECTION = "the connection is gone: connect again and repeat"
-    TRANSIENT = "the database was busy: repeat on the same connection"
+    TRANSIENT = "the database was busy: connect again and repeat"
     BELIEF = "what was believed of the database no longer holds: look again and repeat"
     RECORD = "the database will never take this turn: reject it"
     OTHER = "nobody foresaw this: give up"

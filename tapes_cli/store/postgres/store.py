@@ -60,7 +60,10 @@ class _Batch:
         """Return the outcome of a turn whose transaction is committed, or needed no statement."""
         if transaction.outcome.kind is OutcomeKind.DUPLICATE and index in self.sent:
             return self.sent[index]
-        return transaction.outcome_by(answers) if answers else transaction.outcome
+        outcome = transaction.outcome_by(answers) if answers else transaction.outcome
+        if index in self.sent:
+            self.sent[index] = outcome
+        return outcome
 
 
 class PostgresStore:
@@ -124,7 +127,15 @@ class PostgresStore:
             if fault(failure.error) is Fault.CONNECTION:
                 raise failure.error
             self._settle_failure(batch, failure.error)
+            if len(batch.settled) == len(batch.turns):
+                self._make_durable()
         self._analyse_once()
+
+    def _make_durable(self) -> None:
+        """Wait for the disk: what stopped the last turn has stopped the commit that does, too."""
+        failure = self._pipeline.run((), {})
+        if failure is not None:
+            raise failure.error
 
     def _transactions(self, batch: _Batch, planned: list[Transaction]) -> Iterator[list[Statement]]:
         """Yield the statements of turns that are not settled, keeping what is planned."""
