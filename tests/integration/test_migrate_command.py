@@ -241,5 +241,5 @@ def test_options_that_contradict_each_other_are_refused(
 def test_every_loss_has_a_line() -> None:
     full = DownPlan(LATEST, 0, (), *range(1000, 1011))
     lines = plan_lines(full)
-    assert len(lines) == 11
-    assert all(f"{number:,}" in "\n".join(lines) for number in range(1000, 1010))
+    assert len(lines) == 12
+    assert all(f"{number:,}" in "\n".join(lines) for number in range(1000, 1011))

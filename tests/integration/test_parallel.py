@@ -101,15 +101,15 @@ def test_a_worker_that_dies_before_its_last_word_loses_nothing(
     database: str, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     once = tmp_path / "once"
-    rest = worker._Teller.rest
+    tell = worker._Teller._tell_up_to
 
-    def dies_once(teller: Any) -> Any:
-        if not once.exists():
+    def dies_once(teller: Any, read: Any) -> None:
+        if teller._entries and not once.exists():
             once.touch()
             os._exit(3)
-        return rest(teller)
+        tell(teller, read)
 
-    monkeypatch.setattr(worker._Teller, "rest", dies_once)
+    monkeypatch.setattr(worker._Teller, "_tell_up_to", dies_once)
     report, _ = _run(_task(database, folder), 2)
     assert report.workers_restarted == 1
     records = report.records

@@ -164,9 +164,9 @@ def test_any_integer_is_exact_or_too_large(number: int) -> None:
 
 
 def test_nesting_is_checked_on_what_was_let_through() -> None:
-    assert check_nesting(nested(10), 0, "/a")
-    assert check_nesting([2**70, "\ud800"], 0, "/a")
-    assert not check_nesting({"a": nested(MAX_NESTING - 2)}, 1, "/a")
+    for sound in (nested(10), [2**70, "\ud800"]):
+        check_nesting(sound, 0, "/a")
+    check_nesting({"a": nested(MAX_NESTING - 2)}, 1, "/a")
     with pytest.raises(RejectError) as caught:
         check_nesting({"a": nested(MAX_NESTING - 1)}, 1, "/a")
     assert (caught.value.reason, caught.value.pointer) == (Reason.NESTING_TOO_DEEP, "/a")
