@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tapes_cli.model.blocks import Message
     from tapes_cli.model.json import JSON, JSONObject
 
-DEFAULT_BUDGET_BYTES = 20 << 20
+DEFAULT_BUDGET_BYTES = 16 << 20
 """Bytes of memory that histories may take, in all."""
 
 MAX_HISTORIES = 16

@@ -54,7 +54,7 @@ class ImportOptions:
 
     reading: Options
     with_chains: bool = True
-    batch_bytes: int = 4 << 20
+    batch_bytes: int = 6 << 20
 
 
 @dataclass(slots=True)
