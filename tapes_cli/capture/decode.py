@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,6 +23,8 @@ INEXACT_FROM = 2.0**63
 """From here on, the fast parser may have rounded an integer to a double."""
 
 _MAX_INTEGER_DIGITS = 310
+_ENDS = json.JSONDecoder(parse_int=str, parse_float=str)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -123,6 +126,21 @@ def _nesting(value: JSON) -> int:
             inner for item in level for inner in (item.values() if isinstance(item, dict) else item)
         ]
     return depth
+
+
+def end_of_value(text: str, position: int) -> int:
+    """Return where the JSON value ends that begins there. What its numbers are is not asked.
+
+    Raises:
+        ValueError: there is none.
+        RecursionError: it is nested too deeply.
+    """
+    return _ENDS.raw_decode(text, position)[1]
+
+
+def may_hold_surrogates(data: bytes) -> bool:
+    """Whether there are escapes of surrogates, of which some may be lone ones."""
+    return _SURROGATE.search(data) is not None
 
 
 def too_deep(pointer: str = "") -> RejectError:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
+
+from tapes_cli.capture.decode import end_of_value, may_hold_surrogates
 
 if TYPE_CHECKING:
     from tapes_cli.model.history import Mark
     from tapes_cli.model.json import JSON
 
 _SEPARATOR = re.compile(r"[ \t\r\n]*[,\]][ \t\r\n]*")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-# Only where a value ends is asked, not what its numbers are.
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 
 _OVERHEAD_BYTES = 1000
 _MESSAGE_BYTES = 200
@@ -77,7 +74,7 @@ class KnownHistory:
         try:
             for size in sizes:
                 for _ in range(size or 1):
-                    end = _DECODER.raw_decode(text, position)[1]
+                    end = end_of_value(text, position)
                     separator = _SEPARATOR.match(text, end)
                     position = separator.end() if separator else len(text)
                 count += 1
@@ -90,7 +87,7 @@ class KnownHistory:
             added = data[: ends[-1] - offset]
             self.text += added
             # Without the text, nobody would know that its escapes of surrogates may be lone ones.
-            self.exact = self.exact or _SURROGATE.search(added) is not None
+            self.exact = self.exact or may_hold_surrogates(added)
         self.ends += ends
         self.counts += counts
 

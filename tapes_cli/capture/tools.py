@@ -6,12 +6,13 @@ a chain, so nothing that is read asks for them, and the same bytes need be looke
 
 from __future__ import annotations
 
-import json
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
 
 import orjson
+
+from tapes_cli.capture.decode import end_of_value, may_hold_surrogates
 
 LEAST_BYTES = 2048
 """Shorter lists are decoded as quickly as they are found."""
@@ -19,8 +20,6 @@ LEAST_BYTES = 2048
 _MOST_BYTES = 4 << 20
 _NAME = b'"tools"'
 _LIST = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\[)")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +87,11 @@ def _list_at(data: bytes, start: int) -> bytes:
     """Return the bytes of the list that begins there, or nothing if they are not to be cut out."""
     text = data[start:].decode("latin-1")  # a character a byte
     try:
-        tools = data[start : start + _DECODER.raw_decode(text)[1]]
+        tools = data[start : start + end_of_value(text, 0)]
         # What this decoder takes and JSON does not, such as NaN, must be seen by the reader.
         orjson.loads(tools)
     except (RecursionError, ValueError):
         return b""
     # Lone surrogates would have the record decoded exactly: without them, it might be read in
     # another way.
-    return b"" if _SURROGATE.search(tools) else tools
+    return b"" if may_hold_surrogates(tools) else tools
