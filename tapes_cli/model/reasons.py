@@ -39,6 +39,25 @@ class Reason(StrEnum):
     VALUE_REFUSED = "value_refused"
     SOURCE_UNREADABLE = "source_unreadable"
     INCOMPLETE = "incomplete_line"
+    INCOMPLETE_TURN = "incomplete_turn"
+    NON_TURN_REQUEST = "non_turn_request"
+    UNKNOWN_PROVIDER = "unknown_provider"
+    UPSTREAM_STATUS = "upstream_status"
+    REQUEST_DECODE = "request_decode"
+    EMPTY_RESPONSE = "empty_response"
+    RESPONSE_DECODE = "response_decode"
+    REDUCER_ERROR = "reducer_error"
+    BODY_TOO_LARGE = "body_too_large"
+    EXCHANGE_INVALID = "exchange_invalid"
+    TRANSCRIPT_ROW = "transcript_row"
+    BATCH_INPUT = "batch_input"
+    BATCH_UNMATCHED = "batch_unmatched"
+    BATCH_FAILED = "batch_failed"
+    SYNTHETIC_MESSAGE = "synthetic_message"
+    HISTORY_MISSING = "history_missing"
+    HISTORY_TOO_LARGE = "history_too_large"
+    LINE_INVALID = "line_invalid"
+    FORMAT_FAILED = "format_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +100,8 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "Import the captures that the export was made from.",
     ),
     Reason.FORMAT_UNSUPPORTED: Explanation(
-        "The record belongs to a capture format that this version does not import.",
-        "Convert it to turn records.",
+        "The record belongs to a format that has to be seen as a whole, but stands among others.",
+        "Move the lines of the session to a file of their own.",
     ),
     Reason.BATCH_EMPTY: Explanation(
         "The batch holds no turns.", "Delete the line, or put turn records in `turns`."
@@ -91,7 +110,7 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "The batch's `turns` is not a list.", "Make `turns` a list of turn records."
     ),
     Reason.PROVIDER_UNSUPPORTED: Explanation(
-        "The provider is unknown.", "Use `anthropic`, `openai` or `ollama`."
+        "The provider is unknown.", "Use `anthropic`, `openai`, `ollama` or `gemini`."
     ),
     Reason.RECORD_INVALID: Explanation(
         "A field of the turn record has the wrong type.", "Correct the field named by the pointer."
@@ -156,5 +175,80 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.INCOMPLETE: Explanation(
         "The last line has no newline and does not parse: somebody is still writing it.",
         "Import the file again when it is complete.",
+    ),
+    Reason.INCOMPLETE_TURN: Explanation(
+        "Nothing in the session file proves yet that its last answer is complete.",
+        "Import it again: the turn is taken once the session has gone on, or a day has passed.",
+    ),
+    Reason.NON_TURN_REQUEST: Explanation(
+        "The request asked the provider for something else than an answer, such as a token count.",
+        "Nothing: it is no turn.",
+    ),
+    Reason.UNKNOWN_PROVIDER: Explanation(
+        "The request went to an address that belongs to no supported provider.",
+        "Nothing, unless it was a model's: then convert it to turn records.",
+    ),
+    Reason.UPSTREAM_STATUS: Explanation(
+        "The provider did not answer with status 200.",
+        "Nothing: the harness asks again, and that exchange is the turn.",
+    ),
+    Reason.REQUEST_DECODE: Explanation(
+        "The recorded body of the request cannot be decoded.",
+        "Check that the recording is whole and its content coding is supported.",
+    ),
+    Reason.EMPTY_RESPONSE: Explanation(
+        "The exchange ended before the provider answered anything.",
+        "Nothing: there is no answer to store.",
+    ),
+    Reason.RESPONSE_DECODE: Explanation(
+        "The recorded body of the response cannot be decoded.",
+        "Check that the recording is whole and its content coding is supported.",
+    ),
+    Reason.REDUCER_ERROR: Explanation(
+        "The provider's response holds nothing that makes a message.",
+        "Check that the response is the provider's own, unchanged.",
+    ),
+    Reason.BODY_TOO_LARGE: Explanation(
+        "A body is larger than 48 MiB once it is decompressed.",
+        "Check the recording; no provider accepts or sends so much.",
+    ),
+    Reason.EXCHANGE_INVALID: Explanation(
+        "A field of a recorded HTTP exchange is missing or has the wrong type.",
+        "Correct the field named by the pointer, or record the exchange again.",
+    ),
+    Reason.TRANSCRIPT_ROW: Explanation(
+        "The row was made from a harness's transcript and holds no request.",
+        "Nothing, where the wire was captured too; else import the transcript itself.",
+    ),
+    Reason.BATCH_INPUT: Explanation(
+        "The line is a request of a batch API, which is stored with its answer.",
+        "Import the batch's output file, with this file beside it.",
+    ),
+    Reason.BATCH_UNMATCHED: Explanation(
+        "The answer of a batch API belongs to no request that is at hand, or to several.",
+        "Put the batch's input file into the folder of its output file.",
+    ),
+    Reason.BATCH_FAILED: Explanation(
+        "The request of a batch API was not answered: it failed, expired or was cancelled.",
+        "Nothing: there is no answer to store.",
+    ),
+    Reason.SYNTHETIC_MESSAGE: Explanation(
+        "The harness wrote the message itself; it never came from a model.", "Nothing."
+    ),
+    Reason.HISTORY_MISSING: Explanation(
+        "What was said before the turn is not in the file, which is a piece of a session.",
+        "Import the whole file; its turns would otherwise be stored twice, once without a past.",
+    ),
+    Reason.HISTORY_TOO_LARGE: Explanation(
+        "What was said before the turn is larger than a line may be.",
+        "Nothing: no provider accepts so large a request.",
+    ),
+    Reason.LINE_INVALID: Explanation(
+        "A line of a session file lacks what the format requires.",
+        "Correct the field named by the pointer, or delete the line.",
+    ),
+    Reason.FORMAT_FAILED: Explanation(
+        "The code that reads this capture format failed.",
+        "Report it to whoever wrote the format: `tapes-cli formats` names the package.",
     ),
 }

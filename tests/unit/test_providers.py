@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tapes_cli.capture.decode import InexactNumberError
 from tapes_cli.capture.providers import PROVIDERS
+from tapes_cli.capture.providers.paths import is_provider_path, provider_for_path
 from tapes_cli.capture.providers.response import parse_response
 from tapes_cli.merkle.chain import node_hash
 from tapes_cli.model.reasons import Reason
@@ -48,10 +49,14 @@ def test_providers_have_their_names() -> None:
         "anthropic": "anthropic",
         "openai": "openai",
         "ollama": "ollama",
+        "gemini": "gemini",
     }
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+WITH_MESSAGES = sorted(PROVIDERS.keys() - {"gemini"})
+
+
+@pytest.mark.parametrize("provider", WITH_MESSAGES)
 @pytest.mark.parametrize(
     ("request_", "pointer"),
     [
@@ -90,6 +95,18 @@ def test_every_provider_refuses(provider: str, request_: dict[str, Any], pointer
             {"messages": [{"tool_calls": [{"function": {"arguments": {}}}]}]},
             "/request/messages/0/tool_calls/0/function/arguments",
         ),
+        ("gemini", {"model": 5}, "/request/model"),
+        ("gemini", {"contents": "secret"}, "/request/contents"),
+        ("gemini", {"contents": ["secret"]}, "/request/messages/0"),
+        ("gemini", {"contents": [{}, {"role": 5}]}, "/request/messages/1/role"),
+        ("gemini", {"contents": [{"parts": "secret"}]}, "/request/messages/0/parts"),
+        ("gemini", {"contents": [{"parts": ["secret"]}]}, "/request/messages/0/parts/0"),
+        ("gemini", {"contents": {"parts": {"text": 5}}}, "/request/messages/0/parts/0/text"),
+        (
+            "gemini",
+            {"contents": [{"parts": [{"text": "a", "thought_signature": 5}]}]},
+            "/request/messages/0/parts/0/thoughtSignature",
+        ),
         ("ollama", {"options": []}, "/request/options"),
         ("ollama", {"options": {"stop": [5]}}, "/request/options/stop/0"),
         ("ollama", {"keep_alive": True}, "/request/keep_alive"),
@@ -107,7 +124,7 @@ def test_a_provider_refuses(provider: str, request_: dict[str, Any], pointer: st
     assert refused(provider, request_) == pointer
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", WITH_MESSAGES)
 def test_null_is_as_good_as_absent(provider: str) -> None:
     absent = dict.fromkeys(("model", "messages", "stream", "max_tokens", "options", "input"))
     assert messages(provider, absent) == []
@@ -115,7 +132,7 @@ def test_null_is_as_good_as_absent(provider: str) -> None:
     assert said(messages(provider, {"messages": [None]})) == [("", [])]
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", WITH_MESSAGES)
 def test_good_requests_are_accepted(provider: str) -> None:
     request = {
         "model": "m",
@@ -473,6 +490,219 @@ def test_ollama_messages(message: dict[str, Any], parsed: list[ContentBlock]) ->
     assert content("ollama", {"role": "user", **message}) == parsed
 
 
+def parts(*raw: Any) -> list[ContentBlock]:
+    [parsed] = messages("gemini", {"contents": [{"role": "user", "parts": [*raw]}]})
+    return parsed.content
+
+
+@pytest.mark.parametrize(
+    ("part", "parsed"),
+    [
+        ({"text": "a", "unheard_of": {"b": 1}}, {"type": "text", "text": "a"}),
+        ({"text": "a", "thought": True}, {"type": "thinking", "thinking": "a"}),
+        (
+            {"inlineData": {"mimeType": "image/png", "data": "b"}},
+            {"type": "image", "media_type": "image/png", "image_base64": "b"},
+        ),
+        (
+            {"inline_data": {"mime_type": "image/png", "data": "b", "display_name": "n"}},
+            {
+                "type": "image",
+                "media_type": "image/png",
+                "image_base64": "b",
+                "content": {"displayName": "n"},
+            },
+        ),
+        (
+            {"inlineData": {"mimeType": "audio/wav", "data": "b"}},
+            {"type": "inlineData", "content": {"mimeType": "audio/wav", "data": "b"}},
+        ),
+        (
+            {"file_data": {"mime_type": "image/png", "file_uri": "u"}},
+            {"type": "image", "media_type": "image/png", "image_url": "u"},
+        ),
+        (
+            {"fileData": {"fileUri": "u"}, "video_metadata": {"fps": 1}},
+            {
+                "type": "fileData",
+                "content": {"fileData": {"fileUri": "u"}, "videoMetadata": {"fps": 1}},
+            },
+        ),
+        (
+            {"functionCall": {"id": "i", "name": "f", "args": {"snake_case": 1}}},
+            {
+                "type": "tool_use",
+                "tool_use_id": "i",
+                "tool_name": "f",
+                "tool_input": {"snake_case": 1},
+            },
+        ),
+        (
+            {"function_call": {"name": "f", "args": None}, "thought_signature": "s"},
+            {"type": "tool_use", "tool_name": "f", "thinking_signature": "s"},
+        ),
+        (
+            {"functionCall": {"name": "f", "args": {"a": 1}, "willContinue": True}},
+            {
+                "type": "tool_use",
+                "tool_name": "f",
+                "tool_input": {"a": 1},
+                "content": {"willContinue": True},
+            },
+        ),
+        (
+            {"functionResponse": {"name": "f", "response": {"b": 1, "a": [2.0]}}},
+            {"type": "tool_result", "tool_result_id": "f", "tool_output": '{"a":[2],"b":1}'},
+        ),
+        (
+            {"function_response": {"id": "i", "name": "f", "response": {"error": "no"}}},
+            {
+                "type": "tool_result",
+                "tool_result_id": "i",
+                "tool_output": '{"error":"no"}',
+                "is_error": True,
+            },
+        ),
+        (
+            {"executable_code": {"language": "PYTHON", "code": "1"}},
+            {"type": "executableCode", "content": {"language": "PYTHON", "code": "1"}},
+        ),
+        ({"image": {"a": 1}}, {"type": "part", "content": {"image": {"a": 1}}}),
+        ({"functionCall": "f"}, {"type": "functionCall", "content": "f"}),
+    ],
+)
+def test_gemini_parts(part: dict[str, Any], parsed: ContentBlock) -> None:
+    assert parts(part) == [parsed]
+
+
+@pytest.mark.parametrize(
+    ("raw", "parsed"),
+    [
+        ([], []),
+        ([{}], [{"type": "text", "text": ""}]),
+        ([{"text": ""}], [{"type": "text", "text": ""}]),
+        (
+            [{"text": "a"}, {"text": ""}, {"text": "b", "thought": False}],
+            [{"type": "text", "text": "ab"}],
+        ),
+        (
+            [{"text": "\ud83d"}, {"text": "\ude00"}],
+            [{"type": "text", "text": "\U0001f600"}],
+        ),
+        (
+            [{"text": "a", "thought": True}, {"text": "b"}, {"text": "c", "thought": True}],
+            [
+                {"type": "thinking", "thinking": "a"},
+                {"type": "text", "text": "b"},
+                {"type": "thinking", "thinking": "c"},
+            ],
+        ),
+        (
+            [{"functionCall": {"name": "f"}}, {"text": ""}, {"thoughtSignature": "s"}],
+            [{"type": "tool_use", "tool_name": "f", "thinking_signature": "s"}],
+        ),
+        (
+            [{"text": "", "thoughtSignature": "s"}],
+            [{"type": "text", "text": "", "thinking_signature": "s"}],
+        ),
+    ],
+)
+def test_gemini_messages(raw: list[Any], parsed: list[ContentBlock]) -> None:
+    assert parts(*raw) == parsed
+
+
+def test_a_gemini_request() -> None:
+    single = {"model": "m", "contents": {"parts": {"text": "hi"}}, "messages": [{"role": "x"}]}
+    assert said(messages("gemini", single)) == [("user", [{"type": "text", "text": "hi"}])]
+    assert PROVIDERS["gemini"].model(single) == "m"
+    assert said(messages("gemini", {"contents": [None, {"role": "model"}]})) == [
+        ("user", []),
+        ("model", []),
+    ]
+    assert messages("gemini", {"model": None, "contents": None}) == []
+
+
+CAMEL = {
+    "inlineData": "inline_data",
+    "mimeType": "mime_type",
+    "functionResponse": "function_response",
+    "thoughtSignature": "thought_signature",
+    "executableCode": "executable_code",
+}
+
+
+def test_both_spellings_of_gemini_hash_alike() -> None:
+    raw = [
+        {"text": "a", "thoughtSignature": "s"},
+        {"inlineData": {"mimeType": "image/png", "data": "b"}},
+        {"inlineData": {"mimeType": "audio/wav", "data": "b"}},
+        {"functionResponse": {"name": "f", "response": {"mimeType": 1}}},
+        {"executableCode": {"code": "1"}},
+    ]
+
+    def snake(value: Any, levels: int) -> Any:
+        if not isinstance(value, dict) or not levels:
+            return value
+        return {CAMEL.get(k, k): snake(v, levels - 1) for k, v in value.items()}
+
+    assert parts(*(snake(part, 2) for part in raw)) == parts(*raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "model"),
+    [
+        ("/v1/messages", "anthropic", ""),
+        ("/local-gw/anthropic/v1/messages?beta=true", "anthropic", ""),
+        ("https://api.anthropic.com/v1/messages/#x", "anthropic", ""),
+        ("/v1/messages/v1/messages", "anthropic", ""),
+        ("/v1/chat/completions", "openai", ""),
+        ("/openai/deployments/x/chat/completions?api-version=1", "openai", ""),
+        ("/gw/v1/responses", "openai", ""),
+        ("/local-gw/codex/responses", "openai", ""),
+        ("/api/chat", "ollama", ""),
+        ("/v1beta/models/gemini-2.5-pro:generateContent", "gemini", "gemini-2.5-pro"),
+        (
+            "/v1/projects/p/locations/l/publishers/google/models/g-1%3AstreamGenerateContent?alt=sse",
+            "gemini",
+            "g-1",
+        ),
+        ("/v1beta/models/a%20b:generateContent", "gemini", "a b"),
+    ],
+)
+def test_the_provider_of_a_path(path: str, name: str, model: str) -> None:
+    assert provider_for_path(path) == (PROVIDERS[name], model)
+    assert is_provider_path(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/v1/messages/count_tokens", True),
+        ("/v1/messages/batches", True),
+        ("/v1/models", True),
+        ("/v1/models/x", True),
+        ("/gw/v1/embeddings?x=/v1/messages", True),
+        ("/v1/responses/resp_1", True),
+        ("/v1/chat/completions/c_1", True),
+        ("/codex/models", True),
+        ("/api/tags", True),
+        ("/api/generate", True),
+        ("/v1beta/models", True),
+        ("/v1beta/models/g:countTokens", True),
+        ("/v1/projects/p/publishers/google/models/g:countTokens", True),
+        ("/v1/messagesx", False),
+        ("/xv1/messages", False),
+        ("/api/event_logging/batch", False),
+        ("/", False),
+        ("", False),
+        ("/search?q=/v1/messages", False),
+    ],
+)
+def test_a_path_that_is_no_turn(path: str, known: bool) -> None:  # noqa: FBT001  # a parameter
+    assert provider_for_path(path) is None
+    assert is_provider_path(path) is known
+
+
 LARGE = {"a": [1, {"b": -(2.0**63)}]}
 
 
@@ -487,11 +717,15 @@ LARGE = {"a": [1, {"b": -(2.0**63)}]}
         ("openai", {"content": [{"type": "x", "content": LARGE}]}),
         ("openai", {"type": "function_call_output", "output": LARGE}),
         ("ollama", {"tool_calls": [{"function": {"arguments": LARGE}}]}),
+        ("gemini", {"parts": [{"functionCall": {"name": "f", "args": LARGE}}]}),
+        ("gemini", {"parts": [{"functionResponse": {"name": "f", "response": LARGE}}]}),
+        ("gemini", {"parts": [{"unheardOf": LARGE}]}),
     ],
 )
 def test_a_number_that_may_be_rounded_is_not_kept(provider: str, message: dict[str, Any]) -> None:
+    name = "contents" if provider == "gemini" else "messages"
     with pytest.raises(InexactNumberError):
-        content(provider, message)
+        messages(provider, {name: [message]})
 
 
 def test_a_number_that_is_not_kept_may_be_rounded() -> None:

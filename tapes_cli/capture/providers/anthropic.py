@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.providers import blocks
+from tapes_cli.capture.providers import anthropic_reply, blocks
 from tapes_cli.capture.providers.base import (
     COMMON_FIELDS,
     STRINGS,
@@ -30,7 +30,7 @@ _FIELDS = COMMON_FIELDS | {
 
 
 class Anthropic:
-    """Reads requests to `/v1/messages`."""
+    """Reads requests to `/v1/messages`, and the responses."""
 
     name = "anthropic"
 
@@ -57,6 +57,16 @@ class Anthropic:
     def model(self, request: JSONObject) -> str:
         """Return the model that the request names, or nothing."""
         return model_of(request)
+
+    def reduce(self, body: bytes, content_type: str = "") -> JSONObject:
+        """Return the reduced response. See `Provider.reduce`."""
+        said = anthropic_reply.read(body, content_type)
+        reduced = said.reduction.response(lambda: self.parse_message(said.message, ""))
+        for block, raw in zip(reduced["message"]["content"], said.message["content"], strict=True):
+            if block["type"] == "text" and raw.get("citations"):
+                # Not hashed, since not every harness sends them back.
+                block["citations"] = raw["citations"]
+        return reduced
 
 
 def anthropic_block(raw: JSONObject) -> ContentBlock:

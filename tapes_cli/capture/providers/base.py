@@ -22,7 +22,7 @@ MAX_INTEGER = 2**63 - 1
 
 
 class Provider(Protocol):
-    """Reads the requests of one provider."""
+    """Reads the requests and the responses of one provider."""
 
     @property
     def name(self) -> str:
@@ -50,6 +50,24 @@ class Provider(Protocol):
 
     def model(self, request: JSONObject) -> str:
         """Return the model that the request names, or nothing."""
+        ...
+
+    def reduce(self, body: bytes, content_type: str = "") -> JSONObject:
+        """Return the reduced response (ingest specification, section 1) that a body holds.
+
+        `parse_response` takes it, and gives the message that `parse_message` gives of its echo.
+        A stream that was cut short gives what there is of it: `done` is false then, and
+        `extra.incomplete` true.
+
+        Args:
+            body: the body of the provider's response, without content codings: one JSON document
+                or a stream, which is told by its content.
+            content_type: what the response says that the body is, if it is known.
+
+        Raises:
+            RejectError: the body is neither JSON nor a stream (`RESPONSE_DECODE`), nothing was
+                said (`EMPTY_RESPONSE`), or no message can be made of it (`REDUCER_ERROR`).
+        """
         ...
 
 

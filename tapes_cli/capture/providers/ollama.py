@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tapes_cli.capture.providers import blocks
@@ -13,6 +14,16 @@ from tapes_cli.capture.providers.base import (
     model_of,
     objects_in,
     role_of,
+)
+from tapes_cli.capture.providers.events import Events, read_reply
+from tapes_cli.capture.providers.reduction import (
+    Reduction,
+    count,
+    joined,
+    kept,
+    member,
+    no_message,
+    usage,
 )
 from tapes_cli.model.blocks import ContentBlock, Message
 
@@ -42,7 +53,7 @@ _FUNCTION_FIELDS = {"name": "a string", "arguments": "a string or an object"}
 
 
 class Ollama:
-    """Reads requests to `/api/chat`."""
+    """Reads requests to `/api/chat`, and the responses."""
 
     name = "ollama"
 
@@ -80,3 +91,70 @@ class Ollama:
     def model(self, request: JSONObject) -> str:
         """Return the model that the request names, or nothing."""
         return model_of(request)
+
+    def reduce(self, body: bytes, content_type: str = "") -> JSONObject:
+        """Return the reduced response. See `Provider.reduce`."""
+        reply = read_reply(body, content_type)
+        answer = _Answer()
+        if isinstance(reply, Events):
+            for event in reply:
+                answer.take(event.value)
+                if answer.reduction.done:
+                    break
+            answer.reduction.note_stream(reply)
+        else:
+            answer.take(reply)
+        return answer.reduction.response(lambda: self.parse_message(answer.message(), ""))
+
+
+@dataclass(slots=True)
+class _Answer:
+    """A message as it grows. `texts` are the pieces of its texts by field."""
+
+    reduction: Reduction = field(default_factory=Reduction)
+    role: str = ""
+    texts: dict[str, list[str]] = field(default_factory=lambda: {"thinking": [], "content": []})
+    lists: dict[str, list[JSON]] = field(default_factory=lambda: {"images": [], "tool_calls": []})
+
+    def take(self, chunk: JSONObject) -> None:
+        """Go on with a chunk of the stream, or the whole response.
+
+        Raises:
+            RejectError: a field of it has the wrong type.
+        """
+        message = member(chunk, "message")
+        for name, pieces in self.texts.items():
+            if (text := message.get(name)) is not None:
+                pieces.append(_checked(text, str))
+        for name, items in self.lists.items():
+            items.extend(_checked(message.get(name) or [], list))
+        self.role = self.role or blocks.string(message.get("role"))
+        self._describe(chunk)
+
+    def message(self) -> JSONObject:
+        texts = {name: joined(pieces) for name, pieces in self.texts.items()}
+        return {"role": self.role or "assistant", **texts, **self.lists}
+
+    def _describe(self, chunk: JSONObject) -> None:
+        reduction = self.reduction
+        reduction.model = blocks.string(chunk.get("model")) or reduction.model
+        reduction.created_at = blocks.string(chunk.get("created_at")) or reduction.created_at
+        if chunk.get("error"):
+            reduction.fail(chunk["error"])
+        if chunk.get("done") is not True:
+            return
+        reduction.done = True
+        reduction.stop_reason = blocks.string(chunk.get("done_reason"))
+        reduction.extra |= kept(chunk, "load_duration", "eval_duration")
+        reduction.usage = usage(
+            prompt_tokens=count(chunk.get("prompt_eval_count")),
+            completion_tokens=count(chunk.get("eval_count")),
+            total_duration_ns=count(chunk.get("total_duration")),
+            prompt_duration_ns=count(chunk.get("prompt_eval_duration")),
+        )
+
+
+def _checked(value: JSON, kind: type) -> JSON:
+    if not isinstance(value, kind):
+        raise no_message()
+    return value

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.providers import blocks
+from tapes_cli.capture.providers import openai_chat, openai_responses
 from tapes_cli.capture.providers.base import (
     COMMON_FIELDS,
     check_fields,
     message_object,
     model_of,
-    objects_in,
-    refuse,
-    role_of,
 )
-from tapes_cli.model.blocks import ContentBlock, Message
+from tapes_cli.capture.providers.events import Events, read_reply
+from tapes_cli.capture.providers.openai_parts import openai_block
 
 if TYPE_CHECKING:
+    from tapes_cli.capture.providers.reduction import Said
+    from tapes_cli.model.blocks import Message
     from tapes_cli.model.json import JSON, JSONObject
+
+__all__ = ["OpenAI", "openai_block"]
 
 _FIELDS = COMMON_FIELDS | {
     "max_tokens": "an integer",
@@ -30,17 +33,10 @@ _FIELDS = COMMON_FIELDS | {
     "max_output_tokens": "an integer",
     "previous_response_id": "a string",
 }
-_MESSAGE_FIELDS = {"name": "a string", "tool_call_id": "a string"}
-_CALL_FIELDS = {"id": "a string", "type": "a string", "function": "an object"}
-_FUNCTION_FIELDS = {"name": "a string", "arguments": "a string"}
-_ITEM_FIELDS = _MESSAGE_FIELDS | {"type": "a string", "role": "a string"}
-_TEXT_PARTS = ("text", "input_text", "output_text", "summary_text", "reasoning_text")
-_IMAGE_PARTS = ("image_url", "input_image")
-_MODEL_ITEMS = ("reasoning", "mcp_list_tools", "mcp_approval_request")
 
 
 class OpenAI:
-    """Reads requests to `/v1/chat/completions`, `/v1/responses` and `/codex/responses`."""
+    """Reads requests to `/v1/chat/completions` and `/v1/responses`, and the responses."""
 
     name = "openai"
 
@@ -53,7 +49,7 @@ class OpenAI:
         """
         check_fields(request, "/request", _FIELDS)
         messages = request.get("messages")
-        return messages or _input_messages(request.get("input"))
+        return messages or openai_responses.input_messages(request.get("input"))
 
     def parse_message(self, raw: JSON, pointer: str) -> Message:
         """Return a message. See `Provider.parse_message`.
@@ -62,134 +58,51 @@ class OpenAI:
         `tool`; any other item without a role of its own (another agent's message) is `user`.
         """
         if isinstance(raw, tuple):
-            return Message("assistant", [b for item in raw for b in _item_blocks(item)])
+            return openai_responses.said_message(raw)
         message = message_object(raw, pointer)
-        if _is_item(message):
-            role = "tool" if message["type"].endswith("_output") else "user"
-            return Message(blocks.string(message.get("role")) or role, _item_blocks(message))
-        return _chat_message(message, pointer)
+        if openai_responses.is_item(message):
+            return openai_responses.item_message(message)
+        return openai_chat.chat_message(message, pointer)
 
     def model(self, request: JSONObject) -> str:
         """Return the model that the request names, or nothing."""
         return model_of(request)
 
+    def reduce(self, body: bytes, content_type: str = "") -> JSONObject:
+        """Return the reduced response. See `Provider.reduce`.
 
-def _chat_message(message: JSONObject, pointer: str) -> Message:
-    check_fields(message, pointer, _MESSAGE_FIELDS)
-    role = role_of(message, pointer)
-    calls = [_tool_call(call, place) for call, place in objects_in(message, "tool_calls", pointer)]
-    if role == "tool" and message.get("tool_call_id"):
-        result = blocks.tool_result_block(message["tool_call_id"], message.get("content"))
-        return Message(role, [result])
-    parsed = _content_blocks(message.get("content"))
-    if refusal := blocks.string(message.get("refusal")):
-        parsed.append(blocks.compact(type="refusal", content=refusal))
-    return Message(role, parsed + calls)
+        Which of the two APIs answered is told by the body.
+        """
+        said = _read(body, content_type)
+        return said.reduction.response(lambda: self.parse_message(said.message, ""))
 
 
-def _tool_call(call: JSONObject, pointer: str) -> ContentBlock:
-    check_fields(call, pointer, _CALL_FIELDS)
-    if call.get("function") is None and call.get("type", "function") != "function":
-        # A custom tool, whose input is free text.
-        return blocks.generic_block(call["type"], call)
-    function = call.get("function") or {}
-    check_fields(function, f"{pointer}/function", _FUNCTION_FIELDS)
-    arguments = blocks.parsed_arguments(function.get("arguments") or "")
-    return blocks.tool_use_block(call.get("id"), function.get("name"), arguments)
+def _read(body: bytes, content_type: str) -> Said:
+    reply = read_reply(body, content_type)
+    if isinstance(reply, Events):
+        said = _streamed(reply)
+        said.reduction.note_stream(reply)
+        return said
+    if _is_event_of_responses(reply):
+        return openai_responses.streamed([reply])
+    if reply.get("object") == "response" or "output" in reply:
+        return openai_responses.whole(reply)
+    if "choices" not in reply and reply.get("error"):
+        return openai_chat.streamed([reply])
+    return openai_chat.whole(reply)
 
 
-def _content_blocks(content: JSON) -> list[ContentBlock]:
-    if isinstance(content, str):
-        return [blocks.text_block(content)]
-    if not isinstance(content, list):
-        return []
-    return [openai_block(part) for part in content if isinstance(part, dict)]
+def _streamed(events: Events) -> Said:
+    values = (event.value for event in events)
+    first = next(values, {})
+    if _is_event_of_responses(first):
+        return openai_responses.streamed(chain([first], values))
+    said = openai_chat.streamed(chain([first], values))
+    # A stream may say that it has ended in place of saying why.
+    said.reduction.done = said.reduction.done or (events.finished and not said.reduction.failed)
+    return said
 
 
-def openai_block(part: JSONObject) -> ContentBlock:
-    """Return the block of a part of a message's content, of either API.
-
-    Raises:
-        InexactNumberError: the block keeps a number that may have been rounded.
-    """
-    kind = part.get("type")
-    if kind in _TEXT_PARTS:
-        return blocks.text_block(part.get("text"))
-    if kind in _IMAGE_PARTS:
-        return _image(part)
-    if isinstance(kind, str) and kind:
-        return blocks.generic_block(kind, part)
-    return blocks.untyped_block(part)
-
-
-def _image(part: JSONObject) -> ContentBlock:
-    address = part.get("image_url")
-    if isinstance(address, dict):
-        address = address.get("url")
-    # An image without an address is an uploaded file.
-    return blocks.compact(
-        type="image", image_url=blocks.string(address), content=part.get("file_id")
-    )
-
-
-def _input_messages(items: JSON) -> list[JSON]:
-    if items is None:
-        return []
-    if isinstance(items, str):
-        return [{"role": "user", "content": items}]
-    if not isinstance(items, list):
-        raise refuse("/request/input", "is neither a string nor a list")
-    messages: list[JSON] = []
-    said: list[JSON] = []
-    for index, item in enumerate(items):
-        if not isinstance(item, dict):
-            continue
-        check_fields(item, f"/request/input/{index}", _ITEM_FIELDS)
-        if _is_said_by_model(item):
-            said.append(item)
-            continue
-        if said:
-            messages.append(tuple(said))
-            said = []
-        messages.append(item)
-    return [*messages, tuple(said)] if said else messages
-
-
-def _is_said_by_model(item: JSONObject) -> bool:
-    if not _is_item(item):
-        return item.get("role") == "assistant"
-    kind: str = item["type"]
-    return kind in _MODEL_ITEMS or kind.endswith("_call")
-
-
-def _is_item(message: JSONObject) -> bool:
-    """Whether this is an item of `input` other than a message, such as a call or its output."""
-    kind = message.get("type")
-    if not isinstance(kind, str) or kind in ("", "message"):
-        return False
-    return "role" not in message or "content" not in message
-
-
-def _item_blocks(item: JSONObject) -> list[ContentBlock]:
-    if not _is_item(item):
-        return _content_blocks(item.get("content"))
-    match item["type"]:
-        case "function_call":
-            arguments = blocks.parsed_arguments(blocks.string(item.get("arguments")))
-            return [blocks.tool_use_block(item.get("call_id"), item.get("name"), arguments)]
-        case "function_call_output" | "custom_tool_call_output":
-            output = blocks.output_text(item.get("output"))
-            return [blocks.tool_result_block(item.get("call_id"), output)]
-        case "reasoning":
-            return [_reasoning(item)]
-        case kind:
-            return [blocks.generic_block(kind, item)]
-
-
-def _reasoning(item: JSONObject) -> ContentBlock:
-    """Return the thinking of a reasoning item: its summary, in place of what is encrypted."""
-    for parts in (item.get("summary"), item.get("content")):
-        text, _ = blocks.flattened(parts)
-        if text:
-            break
-    return blocks.thinking_block(text, item.get("encrypted_content"))
+def _is_event_of_responses(value: JSONObject) -> bool:
+    kind = value.get("type")
+    return isinstance(kind, str) and (kind.startswith("response.") or kind == "error")
