@@ -2,6 +2,7 @@
 
     TapesError                      1
     ├── UsageError                  2
+    │   └── FormatError             2
     ├── DatabaseUnavailableError    5
     ├── SchemaError                 6
     ├── MigrationLockedError        7
@@ -32,6 +33,10 @@ class UsageError(TapesError):
     """The command was called in a way that cannot work."""
 
     exit_status = 2
+
+
+class FormatError(UsageError):
+    """A capture format that another package adds cannot be used."""
 
 
 class DatabaseUnavailableError(TapesError):

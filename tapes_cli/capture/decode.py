@@ -24,6 +24,8 @@ INEXACT_FROM = 2.0**63
 
 _MAX_INTEGER_DIGITS = 310
 _ENDS = json.JSONDecoder(parse_int=str, parse_float=str)
+# Digits or an exponent that a double may not be able to hold; also what only looks like it.
+_MAY_BE_ROUNDED = re.compile(rb"[0-9]{19}|[0-9][eE]\+?[0-9]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -78,6 +80,30 @@ def decode_exact(data: bytes) -> JSON:
         raise RejectError(Reason.NOT_JSON, _not_json(text, error)) from None
     except RecursionError:
         raise too_deep() from None
+
+
+def decode_faithfully(data: bytes) -> JSON:
+    """Return the value of a line, decoded exactly only if a number in it may be rounded.
+
+    Raises:
+        RejectError: as `decode`.
+    """
+    value = decode(data)
+    if _MAY_BE_ROUNDED.search(data):
+        try:
+            require_exact(value)
+        except InexactNumberError:
+            return decode_exact(data)
+    return value
+
+
+def dump(value: JSON) -> bytes:
+    """Return the bytes of a decoded value, on one line. What is a rounded number stays one."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        # With integers beyond 64 bits, lone surrogates, or nested deeply.
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def require_exact(value: JSON) -> None:

@@ -49,7 +49,9 @@ these has gone on, and is no fork."""
 _LEVELS_ABOVE = 3
 """A message lies in the list of messages, in the request, in the record."""
 
-_FIELDS = (("messages", b'"messages"'), ("input", b'"input"'))
+_FIELDS = (("messages", b'"messages"'), ("input", b'"input"'), ("contents", b'"contents"'))
+_REQUESTS = (("request",), ("raw_request",), ("request", "body"))
+"""Where the request stands in the records of the formats that re-send a history."""
 _LIST = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*")
 _SESSION_ID = b'"harness_session_id"'
 _OPENING_BYTES = 96
@@ -61,10 +63,17 @@ class HistoryMismatchError(Exception):
 
 @dataclass(slots=True)
 class OpenedRecord:
-    """A decoded record. Of its history it has only what is not known, if there is a passage."""
+    """A decoded record. Of its history it has only what is not known, if there is a passage.
+
+    Attributes:
+        value: the record.
+        passage: where its history stands in its bytes.
+        history: the history, where it is not in the record at all.
+    """
 
     value: JSON
     passage: Passage | None = None
+    history: History | None = None
 
 
 class Histories:
@@ -113,11 +122,11 @@ class Histories:
         if passage is None or not _consists_of(raw, passage.items):
             if passage is not None and passage.known is not None:
                 raise HistoryMismatchError
-            return History(_parsed(provider, raw, 0))
+            return History(parsed_messages(provider, raw, 0))
         known, shared = passage.known, passage.shared
         if known is not None and known.provider != provider.name:
             raise HistoryMismatchError
-        fresh = _parsed(provider, raw, shared)
+        fresh = parsed_messages(provider, raw, shared)
         history = History(fresh)
         if known is not None:
             history = History(fresh, shared, known.mark, _Loader(passage, shared, provider))
@@ -172,8 +181,8 @@ class Histories:
         if cut is not None:
             # What has to be decoded exactly has limits that are the whole record's.
             value = self._decode_marked(cut.data, passage, orjson.loads)
-            if value is not None and value["request"].get("tools") == self._mark:
-                value["request"]["tools"] = []
+            if value is not None and passage.request.get("tools") == self._mark:
+                passage.request["tools"] = []
                 self._tools.keep(cut.tools)
                 return value
         return self._decode_marked(rest, passage, decode)
@@ -184,14 +193,16 @@ class Histories:
         """Return a record if the mark is the first item of its list, which is taken out."""
         try:
             value = decoding(data)
-            items = value["request"][passage.name]
-            if items[0] != self._mark:
-                return None
-        except (RejectError, ValueError, LookupError, TypeError):
+        except (RejectError, ValueError):
             return None
-        del items[0]
-        passage.items = items
-        return value
+        for path in _REQUESTS:
+            request = _at(value, path)
+            items = request.get(passage.name)
+            if isinstance(items, list) and items and items[0] == self._mark:
+                del items[0]
+                passage.items, passage.request = items, request
+                return value
+        return None
 
     def _remember(self, passage: Passage, provider: str, mark: Mark, sizes: list[int]) -> None:
         known, boundaries = passage.known, passage.boundaries
@@ -240,10 +251,23 @@ class _Loader:
         passage = self.passage
         items = decode_exact(b"[%b]" % passage.data[passage.start : passage.end])
         raw = self.provider.request_messages({passage.name: items})
-        return _parsed(self.provider, raw[: self.shared], 0)
+        return parsed_messages(self.provider, raw[: self.shared], 0)
 
 
-def _parsed(provider: Provider, raw: list[JSON], first: int) -> list[Message]:
+def _at(value: JSON, path: tuple[str, ...]) -> JSONObject:
+    """Return the object at a path, or an empty one."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def parsed_messages(provider: Provider, raw: list[JSON], first: int) -> list[Message]:
+    """Return raw messages in the provider-neutral form. `first` is the place of the first one.
+
+    Raises:
+        RejectError: a message is refused, or nested too deeply.
+        InexactNumberError: a message keeps a number that may have been rounded.
+    """
     messages = []
     for index, item in enumerate(raw, first):
         pointer = f"/request/messages/{index}"

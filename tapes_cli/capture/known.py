@@ -10,7 +10,7 @@ from tapes_cli.capture.decode import end_of_value, may_hold_surrogates
 
 if TYPE_CHECKING:
     from tapes_cli.model.history import Mark
-    from tapes_cli.model.json import JSON
+    from tapes_cli.model.json import JSON, JSONObject
 
 _SEPARATOR = re.compile(r"[ \t\r\n]*[,\]][ \t\r\n]*")
 
@@ -125,6 +125,7 @@ class Passage:
         known: the history that it continues, if there is one.
         boundaries: at how many places where a message ends it is still the same.
         items: the items of the list that are not known.
+        request: the object that has the list.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Passage:
     known: KnownHistory | None
     boundaries: int
     items: list[JSON] = field(default_factory=list)
+    request: JSONObject = field(default_factory=dict)
 
     @property
     def shared(self) -> int:

@@ -4,8 +4,8 @@ from tapes_cli.cli.console import Results, say, write_line
 from tapes_cli.cli.options import Output
 from tapes_cli.cli.places import place, reject_sentence
 from tapes_cli.cli.records import other_record, turn_record
-from tapes_cli.cli.reporting import INCOMPLETE, count, detail_lines
-from tapes_cli.importer.report import Report
+from tapes_cli.cli.reporting import INCOMPLETE, count, detail_lines, formats_of
+from tapes_cli.importer.report import Report, SourceReport
 from tapes_cli.importer.settled import Settled
 from tapes_cli.model.records import Incomplete, Record, Rejected
 
@@ -28,7 +28,17 @@ class CheckReporter:
         if self._text and isinstance(record, Rejected):
             say(f"Rejected {reject_sentence(record)}")
         elif self._text and isinstance(record, Incomplete):
-            say(f"Incomplete {place(record.location)}: {INCOMPLETE}")
+            say(f"Incomplete {place(record.location)}: {INCOMPLETE[record.reason]}")
+
+    def source_done(self, source: SourceReport) -> None:
+        """Say what was found in a source."""
+        if self._text and not self._quiet:
+            a = source.accounts
+            parts = [count(a.stored, "sound turn"), f"{a.rejected:,} rejected"]
+            parts += [
+                f"{n:,} {w}" for n, w in ((a.skipped, "skipped"), (a.incomplete, "incomplete")) if n
+            ]
+            say(f"{source.name}: {formats_of(source)}{', '.join(parts)}")
 
     def done(self, report: Report) -> None:
         """Write the summary."""

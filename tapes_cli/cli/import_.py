@@ -20,6 +20,7 @@ from tapes_cli.cli.options import (
     VerboseOption,
 )
 from tapes_cli.cli.reading import (
+    FormatOption,
     OrgOption,
     PathsArgument,
     ProjectOption,
@@ -82,6 +83,7 @@ def import_(
     max_errors: MaxErrorsOption = None,
     workers: WorkersOption = None,
     migrate: MigrateOption = False,
+    format_: FormatOption = None,
     org: OrgOption = None,
     project: ProjectOption = "",
     sessionless: SessionlessOption = Sessionless.SYNTHETIC,
@@ -114,8 +116,9 @@ def import_(
     from tapes_cli.importer.stop import stop_on_signals  # noqa: PLC0415  # as above
     from tapes_cli.importer.worker import Task  # noqa: PLC0415  # as above
 
-    sources = sources_of(paths)
-    options = ImportOptions(read_options(org, project), with_chains=verbose)
+    sources = numbered(sources_of(paths))
+    reading = read_options(org, project, format_, sources)
+    options = ImportOptions(reading, with_chains=verbose)
     reporter = Reporter(output, quiet=quiet, verbose=verbose, no_color=no_color)
     with (
         stop_on_signals(say) as stop,
@@ -124,7 +127,7 @@ def import_(
         bring_up_to_date(address, chosen, migrate=migrate, quiet=quiet)
         kept = _rejects_file(rejects, paths, data_dir)
         ledger = Ledger(reporter, kept, 0 if strict else max_errors)
-        task = Task(address, options, sessionless, org_of(org), debug, numbered(sources))
+        task = Task(address, options, sessionless, org_of(org), debug, sources)
         report = import_all(task, ledger, stop, workers)
     if kept is not None and kept.written:
         report.rejects_file = str(kept.path)

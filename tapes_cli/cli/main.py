@@ -10,6 +10,7 @@ import typer
 
 from tapes_cli.cli import db, migrate, sessions
 from tapes_cli.cli.console import flush, open_closed_streams, say, visible
+from tapes_cli.cli.formats import formats
 from tapes_cli.cli.import_ import import_
 from tapes_cli.cli.validate import validate
 from tapes_cli.errors import TapesError
@@ -57,6 +58,7 @@ def main(
 
 app.command("import")(import_)
 app.command()(validate)
+app.command()(formats)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(db.app, name="db")

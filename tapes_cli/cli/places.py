@@ -2,6 +2,8 @@
 
 from tapes_cli.model.records import Location, Rejected
 
+_OF_TURNS = ("batch", "rejects")
+
 
 def pointer_path(pointer: str) -> str:
     """Return a JSON Pointer in the way people write paths: `response.message.content[1].type`."""
@@ -16,9 +18,13 @@ def pointer_path(pointer: str) -> str:
 
 
 def place(location: Location, pointer: str = "") -> str:
-    """Return `file:line: turns[i].path` for a place in a capture."""
+    """Return `file:line: turns[i].path` for a place in a capture.
+
+    In a line that is no batch of turn records, the place is just a number in brackets.
+    """
     where = f"{location.source}:{location.line}" if location.line else location.source
-    batch = "" if location.index is None else f"turns[{location.index}]"
+    of = "turns" if location.format in _OF_TURNS else ""
+    batch = "" if location.index is None else f"{of}[{location.index}]"
     path = ".".join(part for part in (batch, pointer_path(pointer)) if part)
     return f"{where}: {path}" if path else where
 

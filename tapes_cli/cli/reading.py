@@ -3,7 +3,7 @@
 import glob
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from tapes_cli.errors import UsageError
 from tapes_cli.model.sessionless import Sessionless
 
 if TYPE_CHECKING:
+    from tapes_cli.capture.formats.base import RecordFormat, SourceFormat
     from tapes_cli.capture.reader import Options
     from tapes_cli.capture.sources import Source, SourceProblem
 
@@ -56,6 +57,17 @@ SessionlessOption: TypeAlias = Annotated[
         rich_help_panel=READING,
     ),
 ]
+FormatOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="Read everything as this capture format; `tapes-cli formats` lists them. Default: "
+        "the format is found by content.",
+        rich_help_panel=READING,
+        show_default=False,
+    ),
+]
 
 
 def org_of(text: str | None) -> UUID | None:
@@ -74,11 +86,36 @@ def org_of(text: str | None) -> UUID | None:
         ) from None
 
 
-def read_options(org: str | None, project: str) -> "Options":
-    """Return how records are to be read."""
-    from tapes_cli.capture.reader import Options  # noqa: PLC0415  # keeps start-up fast
+def read_options(
+    org: str | None, project: str, name: str | None, sources: "Sequence[Source | SourceProblem]"
+) -> "Options":
+    """Return how the records of these sources are to be read.
 
-    return Options(default_org=org_of(org), project=project)
+    Raises:
+        UsageError: `--org` is not a UUID, or `--format` names no format.
+    """
+    from tapes_cli.capture.reader import Options  # noqa: PLC0415  # keeps start-up fast
+    from tapes_cli.capture.sources import Source  # noqa: PLC0415  # as above
+
+    paths = [s.path for s in sources if isinstance(s, Source) and s.path and not s.folder]
+    return Options(org_of(org), project, format=_format_of(name), paths=tuple(paths))
+
+
+def _format_of(name: str | None) -> "RecordFormat | SourceFormat | None":
+    from tapes_cli.capture.formats import format_named, supported  # noqa: PLC0415  # as above
+    from tapes_cli.capture.formats.base import (  # noqa: PLC0415  # as above
+        FolderFormat,
+        RecordFormat,
+        SourceFormat,
+    )
+
+    if name is None:
+        return None
+    found = format_named(name)
+    if not isinstance(found, RecordFormat | SourceFormat):
+        names = ", ".join(f.name for f in supported() if not isinstance(f, FolderFormat))
+        raise UsageError("--format names no format that a file can have.", hint=f"Use {names}.")
+    return found
 
 
 def sources_of(paths: list[str] | None) -> "Iterator[Source | SourceProblem]":
@@ -87,7 +124,7 @@ def sources_of(paths: list[str] | None) -> "Iterator[Source | SourceProblem]":
     Raises:
         UsageError: there is nothing to read, or a path does not exist.
     """
-    from tapes_cli.capture.sources import expand  # noqa: PLC0415  # keeps start-up fast
+    from tapes_cli.capture.expansion import expand  # noqa: PLC0415  # keeps start-up fast
 
     arguments = paths or []
     if not arguments:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tapes_cli.importer.rejects import reject_record
 from tapes_cli.importer.settled import Settled, TurnSummary
-from tapes_cli.model.records import Location, Record, Rejected, Skipped
+from tapes_cli.model.records import Incomplete, Location, Record, Rejected, Skipped
 
 
 def timestamp(moment: datetime) -> str:
@@ -18,6 +18,7 @@ def located(kind: str, location: Location) -> dict[str, Any]:
     record: dict[str, Any] = {"type": kind, "source": location.source, "line": location.line}
     if location.index is not None:
         record["index"] = location.index
+    record["format"] = location.format or None
     return record
 
 
@@ -28,7 +29,8 @@ def other_record(record: Record) -> dict[str, Any]:
     if isinstance(record, Skipped):
         return {**located("skip", record.location), "code": record.reason.value}
     location = record.location
-    return {**located("incomplete", location), "byte_offset": location.byte_offset}
+    found = {**located("incomplete", location), "byte_offset": location.byte_offset}
+    return found | ({"code": record.reason.value} if isinstance(record, Incomplete) else {})
 
 
 def session_record(turn: TurnSummary) -> dict[str, Any] | None:
@@ -54,6 +56,7 @@ def turn_record(settled: Settled) -> dict[str, Any]:
         "captured_at": timestamp(turn.captured_at),
         "usage": {"input_tokens": turn.input_tokens, "output_tokens": turn.output_tokens},
         "sanitised": settled.outcome.sanitised,
+        "lossy": turn.lossy,
     }
 
 

@@ -9,9 +9,17 @@ from tapes_cli.cli.places import place, reject_sentence
 from tapes_cli.cli.records import other_record, outcome_record
 from tapes_cli.importer.report import Report, SourceReport, Status
 from tapes_cli.importer.settled import Settled
+from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Incomplete, Record, Rejected
 
-INCOMPLETE = "the last line has no newline and does not parse: cut short, or still being written"
+INCOMPLETE = {
+    Reason.INCOMPLETE: (
+        "the last line has no newline and does not parse: cut short, or still being written"
+    ),
+    Reason.INCOMPLETE_TURN: (
+        "nothing proves yet that the answer is complete; it is taken once the session has gone on"
+    ),
+}
 _SHOWN_REJECTS = 10
 _LOG_EVERY_SECONDS = 30.0
 _BAR_EVERY_SECONDS = 0.1
@@ -47,8 +55,7 @@ class Reporter:
             self._say(f"Rejected {reject_sentence(record)}")
         elif isinstance(record, Incomplete) and self._incomplete_shown < _SHOWN_REJECTS:
             self._incomplete_shown += 1
-            where = place(record.location)
-            self._say(f"Incomplete {where}: {INCOMPLETE}")
+            self._say(f"Incomplete {place(record.location)}: {INCOMPLETE[record.reason]}")
 
     def settled(self, settled: Settled) -> None:
         """Report a turn that was stored or was there before, if asked to say more."""
@@ -67,7 +74,8 @@ class Reporter:
         parts += [
             f"{n} {name}" for n, name in ((a.skipped, "skipped"), (a.incomplete, "incomplete")) if n
         ]
-        self._say(f"{source.name}: {a.read} read = {', '.join(parts)} ({source.seconds:.1f} s)")
+        accounts = f"{a.read} read = {', '.join(parts)} ({source.seconds:.1f} s)"
+        self._say(f"{source.name}: {formats_of(source)}{accounts}")
 
     def progress(self, report: Report, source: str) -> None:
         """Show how far the run is: a line that is rewritten on a terminal, a log line elsewhere."""
@@ -110,6 +118,12 @@ class Reporter:
             write_to_stderr("\r\x1b[K")
 
 
+def formats_of(source: SourceReport) -> str:
+    """Return the names of the formats found in a source, with a comma behind them."""
+    names = [name for name, _ in source.formats.most_common() if name]
+    return f"{' + '.join(names)}, " if names else ""
+
+
 _ENDINGS = {
     Status.OK: "",
     Status.REJECTS: "",
@@ -137,6 +151,7 @@ def detail_lines(report: Report) -> list[str]:
         f"  tokens    {report.input_tokens:,} in, {report.output_tokens:,} out",
     ]
     notes = (
+        (report.lossy, "rebuilt from session files, which lack what only the wire has (lossy)"),
         (report.synthetic, "in a synthetic session"),
         (report.undated, "without a capture time of their own"),
         (report.sanitised, "with characters that PostgreSQL cannot store (now U+FFFD)"),

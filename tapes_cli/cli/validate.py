@@ -5,6 +5,7 @@ import typer
 from tapes_cli.cli.import_ import MaxErrorsOption, StrictOption
 from tapes_cli.cli.options import DebugOption, Output, OutputOption, QuietOption
 from tapes_cli.cli.reading import (
+    FormatOption,
     OrgOption,
     PathsArgument,
     ProjectOption,
@@ -20,6 +21,7 @@ def validate(
     paths: PathsArgument = None,
     strict: StrictOption = False,
     max_errors: MaxErrorsOption = None,
+    format_: FormatOption = None,
     org: OrgOption = None,
     project: ProjectOption = "",
     sessionless: SessionlessOption = Sessionless.SYNTHETIC,
@@ -29,7 +31,8 @@ def validate(
 ) -> None:
     """Read captures as import would, without a database: what would be rejected, and why.
 
-    Every record that would be rejected is named. With -o jsonl every record is a line, in input
+    Of each source it says which capture format was found, and every record that would be
+    rejected is named. With -o jsonl every record is a line, in input
     order: turns with the hashes of their chain, root first, and rejects with their place and
     reason; the summary comes last.
 
@@ -46,9 +49,12 @@ def validate(
     from tapes_cli.importer.stop import stop_on_signals  # noqa: PLC0415  # as above
 
     del debug
-    sources = sources_of(paths)
+    sources = list(sources_of(paths))
     reporter = CheckReporter(output, quiet=quiet)
-    preparer, reading = Preparer(sessionless, org_of(org)), read_options(org, project)
+    preparer, reading = (
+        Preparer(sessionless, org_of(org)),
+        read_options(org, project, format_, sources),
+    )
     run = CheckRun(preparer, reading, reporter, 0 if strict else max_errors)
     with stop_on_signals(lambda _: None) as stop:
         report = run.run(sources, stop)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tapes_cli.capture.reader import Reader
 from tapes_cli.errors import InterruptedRunError
-from tapes_cli.importer.report import EXIT_STOPPED, Report, Status
+from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
 from tapes_cli.importer.run import rejected_record
 from tapes_cli.importer.settled import Settled, TurnSummary
 from tapes_cli.model.records import Accepted, RejectError
@@ -38,6 +38,10 @@ class CheckObserver(Protocol):
         """Hear of a record that is none."""
         ...
 
+    def source_done(self, source: SourceReport) -> None:
+        """Hear that a source was read."""
+        ...
+
 
 class CheckRun:
     """One validation. Counts distinct nodes in memory, as an empty database would."""
@@ -55,6 +59,7 @@ class CheckRun:
         self._observer = observer
         self._store = MemoryStore()
         self._report = Report("validate")
+        self._source = SourceReport("")
 
     def run(self, sources: Iterable[Source | SourceProblem], stop: StopRequest) -> Report:
         """Read everything; return the accounts. `stored` counts the sound turns."""
@@ -76,7 +81,9 @@ class CheckRun:
         reader = Reader(self._reading)
         for source in sources:
             self._report.sources += 1
+            self._source = SourceReport(source.name)
             yield from reader.read(source)
+            self._observer.source_done(self._source)
 
     def _take(self, record: Record) -> None:
         if isinstance(record, Accepted):
@@ -87,6 +94,7 @@ class CheckRun:
             else:
                 self._take_turn(turn, record.location)
                 return
+        self._source.count(record)
         self._report.count_other(record)
         self._observer.other(record)
 
@@ -94,6 +102,7 @@ class CheckRun:
         new = self._new_nodes(turn)
         outcome = Outcome(OutcomeKind.STORED, len(new), sanitised=not is_clean(turn, new))
         settled = Settled(location, TurnSummary.of(turn), outcome)
+        self._source.count_settled(settled)
         self._report.count_settled(settled)
         self._observer.turn(settled)
 

@@ -67,14 +67,14 @@ class Ledger:
             self._keep(record)
         elif isinstance(record, Incomplete) and not source.again:
             self._keep(_incomplete(record))
-        source.accounts.count(record)
+        source.count(record)
         self.report.count_other(record)
         self.observer.other(record)
 
     def settle(self, settled: Settled, source: SourceReport) -> None:
         """Enter a turn that is durably stored or was there before."""
         self.report.count_settled(settled)
-        source.accounts.count_settled(settled)
+        source.count_settled(settled)
         self.observer.settled(settled)
 
     def check(self) -> None:
@@ -124,6 +124,7 @@ class Ledger:
 
 
 def _incomplete(record: Incomplete) -> Rejected:
-    """Return what is kept of an unfinished line that cannot be read again."""
-    message = "the last line has no newline and does not parse"
-    return Rejected(record.location, Reason.INCOMPLETE, message, "", record.raw)
+    """Return what is kept of something unfinished that cannot be read again."""
+    what = "line is" if record.reason is Reason.INCOMPLETE else "turn may be"
+    message = f"the last {what} incomplete"
+    return Rejected(record.location, record.reason, message, "", record.raw)

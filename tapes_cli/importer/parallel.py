@@ -21,8 +21,9 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
+from tapes_cli.capture.reader import is_divisible
 from tapes_cli.capture.share import Share
-from tapes_cli.capture.sources import Source, is_divisible
+from tapes_cli.capture.sources import Source
 from tapes_cli.errors import TapesError
 from tapes_cli.importer.ledger import Ledger, TooManyRejectsError
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status

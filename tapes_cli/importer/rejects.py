@@ -1,8 +1,9 @@
 """The rejects file: every record that was not stored, so that it can be tried again.
 
 One JSON object a line: `source`, `line`, `byte_offset`, `index` in a batch, `code`, `message`,
-`pointer`, and the record's own bytes: as `record` where they are JSON, else as `record_text`, else
-as `record_base64`. The file is a capture format of its own: after a fix it is imported as it is.
+`pointer`, `format` if one was recognised, and the record's own bytes: as `record` where they are
+JSON, else as `record_text`, else as `record_base64`. The file is a capture format of its own:
+after a fix it is imported as it is.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ def reject_record(rejected: Rejected) -> dict[str, Any]:
     }
     if location.index is not None:
         record["index"] = location.index
+    if location.format:
+        record["format"] = location.format
     return record
 
 

@@ -79,14 +79,31 @@ class Accounts:
 class SourceReport:
     """The accounts of one source.
 
-    `again` tells whether it can be read again, as a file can; `number` is its place among all.
+    Attributes:
+        name: what is shown to the user.
+        again: whether it can be read again, as a file can.
+        number: its place among all.
+        accounts: its records by what became of them.
+        formats: the names of the formats found in it, each with its records.
+        seconds: how long it took to read.
     """
 
     name: str
     again: bool = True
     number: int = 0
     accounts: Accounts = field(default_factory=Accounts)
+    formats: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+
+    def count(self, record: Record) -> None:
+        """Count a record that is no turn, or a turn that was rejected."""
+        self.accounts.count(record)
+        self.formats[record.location.format] += 1
+
+    def count_settled(self, settled: Settled) -> None:
+        """Count a turn that is stored or was there before."""
+        self.accounts.count_settled(settled)
+        self.formats[settled.location.format] += 1
 
 
 @dataclass(slots=True)
@@ -105,6 +122,8 @@ class Report:
     sanitised: int = 0
     synthetic: int = 0
     undated: int = 0
+    lossy: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     workers_restarted: int = 0
@@ -122,6 +141,8 @@ class Report:
         """Account for a turn that is stored or was there before."""
         turn, outcome = settled.turn, settled.outcome
         self.records.count_settled(settled)
+        self.formats[settled.location.format] += 1
+        self.lossy += turn.lossy
         self.undated += not turn.dated
         self.synthetic += turn.synthetic
         self.new_sessions += outcome.new_session
@@ -144,6 +165,8 @@ class Report:
     def count_other(self, record: Record) -> None:
         """Account for a record that is no turn, or a turn that was rejected."""
         self.records.count(record)
+        if record.location.format:
+            self.formats[record.location.format] += 1
         if isinstance(record, Rejected | Skipped):
             self.reasons[record.reason.value] += 1
 
@@ -172,6 +195,8 @@ class Report:
             "sanitised": self.sanitised,
             "synthetic": self.synthetic,
             "undated": self.undated,
+            "lossy": self.lossy,
+            "formats": dict(sorted(self.formats.items())),
             "reasons": dict(sorted(self.reasons.items())),
             "workers_restarted": self.workers_restarted,
             "seconds": round(self.seconds, 3),

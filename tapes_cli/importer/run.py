@@ -170,7 +170,7 @@ class ImportRun:
             self.ledger.enter(rejected_record(record, error), source)
             return
         self._batch.pending.append(_Pending(record, turn, source))
-        self._batch.size += len(record.raw)
+        self._batch.size += record.size
 
     def _settle(self) -> None:
         """Store everything that was read, and account for it."""
@@ -253,4 +253,4 @@ def _is_stdin(source: Source | SourceProblem) -> bool:
 
 def rejected_record(record: Accepted, error: RejectError) -> Rejected:
     """Return the reject that an accepted record becomes when a later step refuses it."""
-    return Rejected(record.location, error.reason, error.message, error.pointer, record.raw)
+    return Rejected(record.location, error.reason, error.message, error.pointer, record.raw())

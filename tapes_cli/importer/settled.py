@@ -23,6 +23,7 @@ class TurnSummary:
         synthetic: whether that session was derived from the conversation's root.
         captured_at: the capture time (UTC).
         dated: whether the record itself says when that was.
+        lossy: whether it was rebuilt from a harness's own notes.
         input_tokens: as the provider counted them, 0 where it did not.
         output_tokens: likewise.
         chain: the hashes of its nodes, root first, if anybody is to see them.
@@ -33,6 +34,7 @@ class TurnSummary:
     synthetic: bool
     captured_at: datetime
     dated: bool
+    lossy: bool
     input_tokens: int
     output_tokens: int
     chain: list[str]
@@ -47,6 +49,7 @@ class TurnSummary:
             session is not None and turn.envelope.synthetic,
             captured.captured.at,
             captured.captured.dated,
+            captured.lossy,
             captured.usage.prompt_tokens or 0,
             captured.usage.completion_tokens or 0,
             turn.chain.hashes if with_chain else [],

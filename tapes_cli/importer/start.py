@@ -6,7 +6,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.sources import Source, is_divisible
+from tapes_cli.capture.reader import is_divisible
+from tapes_cli.capture.sources import Source
 from tapes_cli.importer.worker import Task, import_alone
 
 if TYPE_CHECKING:

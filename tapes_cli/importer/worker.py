@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from tapes_cli.model.records import Record
     from tapes_cli.model.sessionless import Sessionless
 
-Place: TypeAlias = tuple[int, int, int]
+Place: TypeAlias = tuple[int, int, int, int]
 """Where a record stands in the order of the input: see `Location.order`."""
 
 Entry: TypeAlias = "Record | Settled"
 """What became of a record."""
 
-BEGINNING: Place = (0, 0, -1)
-END: Place = (sys.maxsize, 0, -1)
+BEGINNING: Place = (0, 0, 0, -1)
+END: Place = (sys.maxsize, 0, 0, -1)
 
 
 class Flag(Protocol):
@@ -202,13 +202,13 @@ class _Teller:
 
     def source_done(self, source: SourceReport) -> None:
         """Hear of a source of which every record is settled."""
-        self._tell_up_to((source.number + 1, 0, -1))
+        self._tell_up_to((source.number + 1, 0, 0, -1))
 
     def progress(self, report: Report, source: str) -> None:
         """Hear that a batch is settled."""
         del report, source
-        number, line, index = self._heard
-        self._tell_up_to((number, line, index + 1))
+        number, line, offset, index = self._heard
+        self._tell_up_to((number, line, offset, index + 1))
 
     def rest(self) -> list[Entry]:
         """Return what has not been told, in the order of the input."""

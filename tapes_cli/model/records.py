@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tapes_cli.model.reasons import Reason
+
 if TYPE_CHECKING:
-    from tapes_cli.model.reasons import Reason
+    from collections.abc import Callable
+
     from tapes_cli.model.turn import Turn
 
 
@@ -16,7 +19,7 @@ class Location:
 
     `line` counts from 1, `byte_offset` from 0 in the decompressed stream; `index` is the place
     in a batch, counted from 0, or None outside one. `number` is the source's place among all
-    sources of a run.
+    sources of a run. `format` is the name of the capture format, empty where none was recognised.
     """
 
     source: str
@@ -24,11 +27,16 @@ class Location:
     byte_offset: int
     index: int | None = None
     number: int = 0
+    format: str = ""
+
+    def moved(self, line: int, byte_offset: int, index: int | None = None) -> Location:
+        """Return another place in the same source."""
+        return replace(self, line=line, byte_offset=byte_offset, index=index)
 
     @property
-    def order(self) -> tuple[int, int, int]:
-        """What sorts records in the order of the input."""
-        return self.number, self.line, -1 if self.index is None else self.index
+    def order(self) -> tuple[int, int, int, int]:
+        """What sorts records in the order of the input; a line may hold several objects."""
+        return self.number, self.line, self.byte_offset, -1 if self.index is None else self.index
 
     def __str__(self) -> str:
         """Return `source:line`, with `turns[i]` for a record of a batch."""
@@ -51,11 +59,19 @@ class RejectError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A record that is a turn. `raw` are the record's own bytes."""
+    """A record that is a turn.
+
+    Attributes:
+        location: where it stands.
+        turn: what it says.
+        raw: returns the record's own bytes.
+        size: how many bytes were read for it, about.
+    """
 
     location: Location
     turn: Turn
-    raw: bytes
+    raw: Callable[[], bytes]
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +95,11 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Incomplete:
-    """A last line that somebody is still writing. `raw` is what there is of it."""
+    """Something at the end that somebody is still writing. `raw` is what there is of it."""
 
     location: Location
     raw: bytes = b""
+    reason: Reason = Reason.INCOMPLETE
 
 
 Record = Accepted | Rejected | Skipped | Incomplete

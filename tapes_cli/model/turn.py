@@ -56,7 +56,8 @@ class Turn:
     """One captured turn, checked and in provider-neutral form.
 
     `history` are the messages of the request, in order; `response` is the answer. `envelope` is
-    None where the capture had none.
+    None where the capture had none. `lossy` is whether the turn was rebuilt from a harness's own
+    notes, and differs from what went over the wire.
     """
 
     provider: str
@@ -70,3 +71,4 @@ class Turn:
     agent_name: str = ""
     project: str = ""
     envelope: Envelope | None = None
+    lossy: bool = False

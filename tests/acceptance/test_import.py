@@ -50,7 +50,7 @@ def test_text_output_says_what_happened(database: str, tmp_path: Path) -> None:
     done = tapes("import", "--dsn", database, capture)
     assert done.out.startswith("Stored 1 turn as 2 new nodes in 1 session (1 new)")
     assert "1 read = 1 stored + 0 duplicate + 0 rejected + 0 skipped + 0 incomplete" in done.out
-    assert f"{capture}: 1 read = 1 stored" in done.err
+    assert f"{capture}: turn-record, 1 read = 1 stored" in done.err
 
 
 def test_quiet_is_silent_on_success(database: str) -> None:
@@ -207,7 +207,9 @@ def test_a_line_that_is_being_written_is_incomplete(database: str, tmp_path: Pat
         "type": "incomplete",
         "source": str(capture),
         "line": 2,
+        "format": None,
         "byte_offset": len(line(record())),
+        "code": "incomplete_line",
     }
     told = tapes("import", "--dsn", database, capture)
     assert f"Incomplete {capture}:2: the last line has no newline" in told.err
@@ -293,10 +295,31 @@ def test_a_folder_without_files_is_told(database: str, tmp_path: Path) -> None:
     assert "the arguments name no files" in done.err
 
 
-def test_a_document_over_several_lines_is_recognised(database: str) -> None:
-    done = tapes("import", "--dsn", database, stdin=json.dumps(record(), indent=1))
+def test_a_document_over_several_lines_is_read(database: str) -> None:
+    done = tapes("import", "--dsn", database, "-o", "jsonl", stdin=json.dumps(record(), indent=1))
+    assert done.status == 0
+    assert done.summary["records"]["stored"] == 1
+
+
+def test_a_file_that_is_no_capture_is_refused_once_and_the_folder_goes_on(
+    database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text(line(record()))
+    (tmp_path / "notes.md").write_text("Some words.\n" * 50)
+    (tmp_path / "other.jsonl").write_text(line({"level": "info", "text": "x"}) * 50)
+    (tmp_path / "export.json").write_text(json.dumps({"schema": 1, "traces": [{}]}, indent=1))
+    done = tapes("import", "--dsn", database, "-o", "jsonl", tmp_path)
+    *rejects, summary = done.records
+    assert [(Path(r["source"]).name, r["code"]) for r in rejects] == [
+        ("export.json", "derived_export"),
+        ("notes.md", "unrecognised_record"),
+        ("other.jsonl", "unrecognised_record"),
+    ]
+    assert summary["records"] | {"stored": 1, "rejected": 3, "read": 4} == summary["records"]
+    told = "the file is of no supported capture format (`tapes-cli formats` lists them); line 1: "
+    assert rejects[1]["message"].startswith(told + "the line is not valid JSON")
+    assert rejects[2]["message"].endswith("has a record with the keys level, text")
     assert done.status == 3
-    assert "the document goes over several lines" in done.err
 
 
 def test_keys_that_may_be_content_are_not_repeated(database: str) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tapes_cli.capture.expansion import expand
 from tapes_cli.capture.reader import Options
-from tapes_cli.capture.sources import expand
 from tapes_cli.importer import parallel, start, worker
 from tapes_cli.importer.ledger import Ledger
 from tapes_cli.importer.parallel import ParallelRun

@@ -17,6 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 COMMANDS = (
     "import",
     "validate",
+    "formats",
     "sessions list",
     "sessions show",
     "migrate up",

@@ -23,7 +23,11 @@ def test_pointers_are_written_as_people_write_paths(pointer: str, path: str) -> 
 
 def test_places() -> None:
     assert place(Location("f", 3, 0)) == "f:3"
-    assert place(Location("f", 3, 0, 1), "/session/org_id") == "f:3: turns[1].session.org_id"
+    batch = Location("f", 3, 0, 1, format="batch")
+    assert place(batch, "/session/org_id") == "f:3: turns[1].session.org_id"
+    assert (
+        place(Location("f", 1, 0, 7, format="har"), "/session/org_id") == "f:1: [7].session.org_id"
+    )
     assert place(Location("gone", 0, 0)) == "gone"
 
 

@@ -121,7 +121,7 @@ def outcome(found: Record, builder: ChainBuilder | None) -> tuple[Any, ...]:
         nodes = [(n.hash, n.parent_hash, n.model, *shown(n.message)) for n in built.nodes]
         chain = (built.hashes, nodes, len(built), built.root_hash)
     return (
-        *(found.raw, turn.provider, turn.captured, turn.envelope, turn.usage, turn.agent_name),
+        *(found.raw(), turn.provider, turn.captured, turn.envelope, turn.usage, turn.agent_name),
         *(turn.request_model, turn.response_model, turn.stop_reason, shown(turn.response)),
         [shown(message) for message in turn.history],
         chain,
@@ -1152,16 +1152,17 @@ def test_what_chat_takes_and_responses_does_not_is_refused_there() -> None:
 @pytest.mark.parametrize("provider", [*PROVIDERS])
 @pytest.mark.parametrize("message", [[], [[]], ["x"], [said("a")], [said("a"), said("b")]])
 def test_a_list_is_no_message(provider: str, message: list[Any]) -> None:
-    reader = reader_of()
+    reader, name = reader_of(), "contents" if provider == "gemini" else "messages"
     for messages in ([OPENING, message], [OPENING, message, *map(said, "abc")]):
         for _ in range(2):
-            (found,) = read(reader, record(messages, provider=provider))
+            (found,) = read(reader, record(messages, provider=provider, name=name))
             assert isinstance(found, Rejected)
             assert (found.reason, found.pointer) == (
                 Reason.REQUEST_INVALID,
                 "/request/messages/1",
             )
-    assert history_in(reader, record([OPENING, said("a")], provider=provider)).shared == 0
+    sound = record([OPENING, said("a")], provider=provider, name=name)
+    assert history_in(reader, sound).shared == 0
 
 
 def test_large_integers_in_what_is_known_stay_exact() -> None:

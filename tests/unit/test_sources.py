@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapes_cli.capture import decompress, sources
+from tapes_cli.capture import decompress, expansion
 from tapes_cli.capture.decompress import DamagedArchiveError, read_chunks
+from tapes_cli.capture.expansion import expand
 from tapes_cli.capture.lines import Line, LineSplitter
-from tapes_cli.capture.sources import Source, SourceProblem, SourceReadError, display_name, expand
+from tapes_cli.capture.sources import Source, SourceProblem, SourceReadError, display_name
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -190,7 +191,7 @@ class TestExpand:
         assert source.size == 5
 
     def test_time_that_no_calendar_holds_is_none(self) -> None:
-        assert sources._utc(10**25) is None
+        assert expansion._utc(10**25) is None
 
     def test_deep_folders_need_no_recursion(self, tmp_path: Path) -> None:
         depth = 900

@@ -49,7 +49,7 @@ def told(reader: Reader, path: Path, data: bytes) -> list[Any]:
         (
             [(m.role, json.dumps(m.content)) for m in (*found.turn.history, found.turn.response)],
             found.turn.request_model,
-            found.raw,
+            found.raw(),
         )
         if isinstance(found, Accepted)
         else found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.formats.base import Format, Item
+from tapes_cli.capture.formats.base import Item, RecordFormat
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
 
@@ -33,7 +33,19 @@ def _no_list(_record: JSONObject) -> Iterator[Item]:
     raise RejectError(Reason.BATCH_INVALID, "turns is not a list", "/turns")
 
 
-FORMAT = Format("batch", _is_batch, _items)
+FORMAT = RecordFormat(
+    name="batch",
+    title="batch of turn records",
+    sign="a list `turns`",
+    recognises=_is_batch,
+    items=_items,
+)
 
-MALFORMED = Format("malformed batch", _has_turns, _no_list)
+MALFORMED = RecordFormat(
+    name="malformed-batch",
+    title="malformed batch",
+    sign="`turns` that is no list",
+    recognises=_has_turns,
+    items=_no_list,
+)
 """To be asked last: `turns` may be an extra field of something else."""

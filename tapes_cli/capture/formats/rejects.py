@@ -10,8 +10,8 @@ import base64
 import binascii
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.decode import decode_exact
-from tapes_cli.capture.formats.base import Format, Item
+from tapes_cli.capture.decode import decode_exact, dump, require_exact
+from tapes_cli.capture.formats.base import Item, RecordFormat
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
 
@@ -28,16 +28,14 @@ def _is_reject(record: JSONObject) -> bool:
 
 
 def _items(record: JSONObject) -> Iterator[Item]:
-    # The registry knows this format, so it can only be asked once everything is loaded.
-    from tapes_cli.capture.formats import detect  # noqa: PLC0415
-
     inner: JSON = record
     # A record that is rejected twice is wrapped twice.
     while isinstance(inner, dict) and _is_reject(inner):
         inner = _record(inner)
     if not isinstance(inner, dict):
         raise RejectError(Reason.NOT_OBJECT, "the rejected record is not an object", "/record")
-    return detect(inner).items(inner)
+    require_exact(inner)
+    yield Item(dump(inner))
 
 
 def _record(record: JSONObject) -> JSON:
@@ -59,4 +57,10 @@ def _record(record: JSONObject) -> JSON:
         ) from None
 
 
-FORMAT = Format("rejects file", _is_reject, _items)
+FORMAT = RecordFormat(
+    name="rejects",
+    title="line of a rejects file",
+    sign='`type` "reject", `code` and the record',
+    recognises=_is_reject,
+    items=_items,
+)

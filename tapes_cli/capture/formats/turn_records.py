@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from tapes_cli.capture.decode import check_nesting
 from tapes_cli.capture.envelope import EnvelopeParser
-from tapes_cli.capture.formats.base import Format, Item
+from tapes_cli.capture.formats.base import Item, RecordFormat
 from tapes_cli.capture.history import Histories, OpenedRecord
-from tapes_cli.capture.providers import PROVIDERS
+from tapes_cli.capture.providers import PROVIDERS, Provider
+from tapes_cli.capture.providers.raw_response import reduce_raw
 from tapes_cli.capture.providers.response import parse_response
 from tapes_cli.capture.times import Fallback, capture_time
 from tapes_cli.model.reasons import Reason
@@ -38,9 +39,21 @@ def _items(record: JSONObject) -> Iterator[Item]:
     yield Item(record)
 
 
-FORMAT = Format("turn record", _is_turn, _items)
+FORMAT = RecordFormat(
+    name="turn-record",
+    title="turn record",
+    sign="`provider` and `request`",
+    recognises=_is_turn,
+    items=_items,
+)
 
-MALFORMED = Format("turn record with a field missing", _resembles_turn, _items)
+MALFORMED = RecordFormat(
+    name="malformed-turn-record",
+    title="turn record with a field missing",
+    sign="two of `provider`, `request` and `response`",
+    recognises=_resembles_turn,
+    items=_items,
+)
 """To be asked after the formats that have these fields, too."""
 
 
@@ -83,14 +96,11 @@ class TurnParser:
             raise RejectError(
                 Reason.REQUEST_INVALID, f"request {_fault(record, 'request')}", "/request"
             )
-        history = self.histories.messages(opened, request, provider)
+        history = opened.history
+        if history is None:
+            history = self.histories.messages(opened, request, provider)
         request_model = provider.model(request)
-        if not isinstance(record.get("response"), dict):
-            raise RejectError(
-                Reason.RESPONSE_INVALID, f"response {_fault(record, 'response')}", "/response"
-            )
-        check_nesting(record["response"], 1, "/response")
-        response = parse_response(record["response"])
+        response = parse_response(_response(record, provider))
         envelope = self.envelopes.parse(record.get("session"))
         captured = capture_time(
             _meta(record), response.created_at, record.get("received_at"), fallback
@@ -108,6 +118,19 @@ class TurnParser:
             project=self.project,
             envelope=envelope,
         )
+
+
+def _response(record: JSONObject, provider: Provider) -> JSONObject:
+    """Return the reduced response, reducing the provider's own if that is what there is."""
+    response = record.get("response")
+    if response is None and record.get("raw_response") is not None:
+        return reduce_raw(record, provider)
+    if not isinstance(response, dict):
+        raise RejectError(
+            Reason.RESPONSE_INVALID, f"response {_fault(record, 'response')}", "/response"
+        )
+    check_nesting(response, 1, "/response")
+    return response
 
 
 def _provider_name(record: JSONObject) -> str:

@@ -1,0 +1,127 @@
+"""What the arguments of a command name: files, folders, globs, stdin."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tapes_cli.capture.formats import folder_format
+from tapes_cli.capture.sources import Source, SourceProblem, describe, display_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+STDIN_ARGUMENT = "-"
+STDIN_NAME = "<stdin>"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_IGNORED_FOLDERS = frozenset({".git"})
+
+
+def expand(arguments: Iterable[str | os.PathLike[str]]) -> Iterator[Source | SourceProblem]:
+    """Yield what the arguments name, each file once, in the order of the arguments.
+
+    An argument is a file, a folder (read recursively, in the order of names, without pipes,
+    sockets, devices and `.git`), a glob that the shell left alone, or `-` for stdin. A folder
+    whose files are one capture together is one source. A file that is named twice, through links
+    too, is yielded the first time only.
+    """
+    return _Expansion().expand(arguments)
+
+
+class _Expansion:
+    """One walk over the arguments. Remembers what has been seen."""
+
+    def __init__(self) -> None:
+        self._files: set[tuple[int, int]] = set()
+        self._folders: set[tuple[int, int]] = set()
+        self._stdin = False
+
+    def expand(
+        self, arguments: Iterable[str | os.PathLike[str]]
+    ) -> Iterator[Source | SourceProblem]:
+        for argument in arguments:
+            text = os.fspath(argument)
+            if text == STDIN_ARGUMENT:
+                if not self._stdin:
+                    self._stdin = True
+                    yield Source(STDIN_NAME, None)
+            elif not text:
+                # As a path, it would mean the current folder.
+                yield SourceProblem(text, "the path is empty")
+            elif glob.has_magic(text) and not os.path.lexists(text):
+                yield from self._glob(text)
+            else:
+                yield from self._path(Path(text))
+
+    def _glob(self, pattern: str) -> Iterator[Source | SourceProblem]:
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  pathlib's refuses absolute patterns
+        if not matches:
+            yield SourceProblem(display_name(pattern), "no file matches the pattern")
+        for match in matches:
+            yield from self._path(Path(match))
+
+    def _path(self, named: Path) -> Iterator[Source | SourceProblem]:
+        """Yield what is at the path and below it, without recursion: folders nest deeply."""
+        pending = [named]
+        while pending:
+            path = pending.pop()
+            try:
+                status = path.stat()
+                inside = self._inside(path, status)
+                if inside and (capture := self._folder(path, inside)):
+                    yield capture
+            except (OSError, ValueError) as error:
+                yield SourceProblem(display_name(path), describe(error))
+                continue
+            if inside is not None:
+                pending.extend(reversed(inside))
+            # Pipes and devices are read only if the user named them.
+            elif path is named or stat.S_ISREG(status.st_mode):
+                identity = (status.st_dev, status.st_ino)
+                if identity not in self._files:
+                    self._files.add(identity)
+                    yield _file_source(path, status)
+
+    def _folder(self, path: Path, inside: list[Path]) -> Source | None:
+        """Return the source that a folder is as a whole, if it is a capture of several files.
+
+        These files are not yielded again.
+        """
+        found = folder_format(inner.name for inner in inside)
+        if found is None:
+            return None
+        names = found.files | found.optional
+        statuses = [inner.stat() for inner in inside if inner.name in names]
+        self._files.update((status.st_dev, status.st_ino) for status in statuses)
+        latest = max(status.st_mtime_ns for status in statuses)
+        size = sum(status.st_size for status in statuses)
+        return Source(display_name(path), path, _utc(latest), size, folder=True)
+
+    def _inside(self, path: Path, status: os.stat_result) -> list[Path] | None:
+        """Return what a folder holds, nothing if it was seen before; None for a file."""
+        if not stat.S_ISDIR(status.st_mode):
+            return None
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._folders:
+            return []
+        self._folders.add(identity)
+        return sorted(inner for inner in path.iterdir() if inner.name not in _IGNORED_FOLDERS)
+
+
+def _file_source(path: Path, status: os.stat_result) -> Source:
+    name = display_name(path)
+    if not stat.S_ISREG(status.st_mode):
+        return Source(name, path)
+    return Source(name, path, _utc(status.st_mtime_ns), status.st_size)
+
+
+def _utc(nanoseconds: int) -> datetime | None:
+    try:
+        return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    except OverflowError:
+        return None

@@ -1,0 +1,234 @@
+"""Transcripts of Claude Code: `<session>.jsonl`, and `agent-<id>.jsonl` of its sub-agents.
+
+A transcript holds each message once, not the requests. A turn is a message of the model; its
+request is put together from what the thread has said before. The system prompt, the tools and
+what the harness attached are not in the file, so the request is an approximation.
+
+The rules are the capture specification's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tapes_cli.capture.conversation import Conversation
+from tapes_cli.capture.decode import decode_faithfully, dump, too_deep
+from tapes_cli.capture.formats.base import Capture, Draft, Found, SourceFormat
+from tapes_cli.capture.formats.claude_code_index import (
+    MAIN,
+    Bad,
+    CutShort,
+    Heard,
+    Index,
+    Place,
+    Restart,
+    Spoken,
+)
+from tapes_cli.capture.formats.claude_code_lines import has_counts, is_result, recognises
+from tapes_cli.capture.providers import PROVIDERS
+from tapes_cli.capture.spool import Spool
+from tapes_cli.model.reasons import Reason
+from tapes_cli.model.records import Incomplete, Rejected, RejectError, Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapes_cli.model.json import JSON, JSONObject
+    from tapes_cli.model.records import Location
+
+_NAME = "claude-code-transcript"
+_HARNESS = "claude"
+_PROVIDER = PROVIDERS["anthropic"]
+_METADATA = {"source": _NAME, "lossy": True}
+_RESPONSE_FIELDS = ("id", "model", "stop_reason", "stop_sequence", "usage")
+_UNTRUSTED = ("stop_reason", "stop_sequence", "usage")
+
+
+def _read(capture: Capture) -> Iterator[Found]:
+    """Yield what a transcript holds. See `SourceFormat.read`."""
+    spool = Spool()
+    index = Index(spool)
+    index.read(capture.lines)
+    # Of a damaged source, nobody knows how it ends.
+    rebuilding = _Rebuilding(capture, spool, finished=capture.finished and index.damage is None)
+    for event in index.events:
+        if isinstance(event, Heard):
+            rebuilding.talk(event.thread).hear(event)
+        elif isinstance(event, Restart):
+            rebuilding.talk(event.thread).restart()
+        elif isinstance(event, Spoken):
+            yield rebuilding.turn(event)
+        else:
+            yield rebuilding.leftover(event)
+    if index.damage is not None:
+        raise index.damage
+
+
+@dataclass(slots=True)
+class _Talk:
+    """What a thread has said so far.
+
+    Attributes:
+        conversation: the messages.
+        spool: where the contents are.
+        heard: what is not a message yet, as more may belong to it.
+        broken: whether something is missing in the conversation.
+    """
+
+    conversation: Conversation
+    spool: Spool
+    heard: list[Heard] = field(default_factory=list)
+    broken: bool = False
+
+    def hear(self, heard: Heard) -> None:
+        """Take something that is said to the model."""
+        self.heard.append(heard)
+
+    def restart(self) -> None:
+        """Forget everything."""
+        self.heard.clear()
+        self.conversation.keep(0)
+        self.broken = False
+
+    def settle(self) -> int:
+        """Make one message of what was heard. Return how many bytes that were."""
+        contents = [decode_faithfully(self.spool.read(heard.piece)) for heard in self.heard]
+        size = sum(heard.place.length for heard in self.heard)
+        self.heard.clear()
+        content = _merged(contents)
+        if content is not None:
+            self.conversation.append({"role": "user", "content": content})
+        return size
+
+
+@dataclass(slots=True)
+class _Rebuilding:
+    """Makes turns of messages, in the order of places."""
+
+    capture: Capture
+    spool: Spool
+    finished: bool
+    talks: dict[str, _Talk] = field(default_factory=dict)
+
+    def talk(self, thread: str) -> _Talk:
+        """Return what a thread has said."""
+        found = self.talks.get(thread)
+        if found is None:
+            conversation = Conversation(_PROVIDER, "messages", self.spool)
+            found = self.talks[thread] = _Talk(conversation, self.spool)
+        return found
+
+    def leftover(self, event: Bad | CutShort) -> Found:
+        """Return what became of a line that is none."""
+        location = self._at(event.place)
+        raw = self.spool.read(event.piece)
+        if isinstance(event, CutShort):
+            return Incomplete(location, raw)
+        error = event.error
+        return Rejected(location, error.reason, error.message, error.pointer, raw)
+
+    def turn(self, spoken: Spoken) -> Found:
+        """Return what became of a message of the model."""
+        location = self._at(spoken.place)
+        if spoken.synthetic:
+            return Skipped(location, Reason.SYNTHETIC_MESSAGE)
+        talk = self.talk(spoken.thread)
+        if spoken.orphan or talk.broken:
+            return Skipped(location, Reason.HISTORY_MISSING)
+        try:
+            return self._turn(spoken, talk, location)
+        except RecursionError:
+            # How deep is too deep depends on the caller, too: a little less was fine before.
+            talk.broken = True
+            error = too_deep()
+            return Rejected(location, error.reason, error.message, error.pointer, b"")
+
+    def _turn(self, spoken: Spoken, talk: _Talk, location: Location) -> Found:
+        size = spoken.size + talk.settle()
+        bodies = [decode_faithfully(self.spool.read(piece)) for piece in spoken.pieces]
+        blocks = [block for body in bodies for block in body["content"]]
+        record = _record(spoken, bodies[-1])
+        if blocks:
+            record["response"] = _response(bodies[-1], blocks)
+        if not spoken.over and not self.finished:
+            raw = talk.conversation.raw(record)()
+            return Incomplete(location, raw, Reason.INCOMPLETE_TURN)
+        if not blocks:
+            return Skipped(location, Reason.EMPTY_RESPONSE)
+        found = _draft(talk.conversation, location, record, size)
+        talk.conversation.append({"role": "assistant", "content": blocks})
+        return found
+
+    def _at(self, place: Place) -> Location:
+        return self.capture.at(place.line, place.byte_offset)
+
+
+def _draft(
+    conversation: Conversation, location: Location, record: JSONObject, size: int
+) -> Draft | Rejected:
+    """Return the turn of a record, with what the conversation holds so far as its history."""
+    raw = conversation.raw(record)
+    try:
+        return Draft(location, conversation.open(record), raw, size)
+    except RejectError as error:
+        # Not even its bytes are kept: without its history, it would be another turn.
+        return Rejected(location, error.reason, error.message, error.pointer, b"")
+
+
+def _merged(contents: list[JSON]) -> JSON:
+    """Return one message's content for what was said in a row, None for nothing.
+
+    The harness sends it as one message, the results of tools first.
+    """
+    if len(contents) == 1 and isinstance(contents[0], str):
+        return contents[0]
+    blocks: list[JSONObject] = []
+    for content in contents:
+        blocks += [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return sorted(blocks, key=lambda block: not is_result(block)) or None
+
+
+def _record(spoken: Spoken, last: JSONObject) -> JSONObject:
+    """Return a turn record without messages and response. `last` is the message's last line."""
+    session = spoken.session
+    envelope = {
+        "harness_id": _HARNESS,
+        "harness_session_id": session if spoken.thread == MAIN else f"{session}/{spoken.thread}",
+        "parent_harness_session_id": None if spoken.thread == MAIN else session,
+        "harness_version": last["version"],
+        "cwd": last["cwd"],
+        "name": spoken.name,
+        "harness_metadata": _METADATA,
+    }
+    meta = {"captured_at": last["timestamp"], "request_id": last["requestId"]}
+    return {
+        "provider": _PROVIDER.name,
+        "request": _said(model=last["model"]),
+        "session": _said(**envelope),
+        "meta": _said(**meta),
+    }
+
+
+def _response(last: JSONObject, blocks: list[JSON]) -> JSONObject:
+    """Return the reduced response that a message is, by the rules for the provider's own."""
+    message = {name: last[name] for name in _RESPONSE_FIELDS}
+    if not has_counts(last["version"]):
+        message |= dict.fromkeys(_UNTRUSTED)
+    message |= {"type": "message", "role": "assistant", "content": blocks}
+    return _PROVIDER.reduce(dump(message))
+
+
+def _said(**fields: JSON) -> JSONObject:
+    """Return the fields that say something."""
+    return {name: value for name, value in fields.items() if value}
+
+
+FORMAT = SourceFormat(
+    name=_NAME,
+    title="Claude Code transcript",
+    sign="`sessionId` with `uuid` or `message`, or a line of bookkeeping such as `summary`",
+    recognises=recognises,
+    lossy=True,
+    read=_read,
+)
