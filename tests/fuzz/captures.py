@@ -31,12 +31,12 @@ def _lines(*values: Any) -> bytes:
     return "".join(map(line, values)).encode()
 
 
-def _turns(count: int = 4) -> list[dict[str, Any]]:
+def _turns(of: str, count: int = 4) -> list[dict[str, Any]]:
     """Turn records of one session, each with the history of those before it."""
     messages: list[Any] = []
     turns = []
     for number in range(count):
-        messages.append({"role": "user", "content": f"question {number}"})
+        messages.append({"role": "user", "content": f"{of} {number}"})
         answer = f"answer {number}"
         request = {"model": "m", "messages": messages[:], "tools": [{"name": "t"}]}
         turns.append(record(request=request, answer=answer))
@@ -48,7 +48,7 @@ def _raw_responses() -> list[dict[str, Any]]:
     """Turn records with the provider's own streams."""
     found = []
     for api in _APIS:
-        told = exchange(api)
+        told = exchange(api, ["raw response"])
         turn = record(provider=provider_of(api), request=told.request)
         turn["raw_response"] = base64.b64encode(told.response).decode()
         del turn["response"]
@@ -58,7 +58,7 @@ def _raw_responses() -> list[dict[str, Any]]:
 
 def _rows() -> list[dict[str, Any]]:
     rows = []
-    for number, turn in enumerate(_turns()):
+    for number, turn in enumerate(_turns("rows")):
         row = {"id": number, "source": "wire", "raw_request": turn["request"]}
         row |= {name: turn[name] for name in ("provider", "response", "meta")}
         row |= {"session_envelope": turn["session"], "received_at": "2026-03-02T09:00:00Z"}
@@ -119,22 +119,22 @@ def _batches() -> dict[str, bytes]:
 
 
 CAPTURES: Mapping[str, Mapping[str, bytes]] = {
-    "turn-record": {"a.jsonl": _lines(*_turns(), *_raw_responses())},
-    "batch": {"a.jsonl": _lines({"turns": _turns(2)}, {"turns": _turns(3)})},
+    "turn-record": {"a.jsonl": _lines(*_turns("records"), *_raw_responses())},
+    "batch": {"a.jsonl": _lines({"turns": _turns("one", 2)}, {"turns": _turns("two", 3)})},
     "rejects": {
-        "a.jsonl": _lines(*({"type": "reject", "code": "x", "record": t} for t in _turns()))
+        "a.jsonl": _lines(*({"type": "reject", "code": "x", "record": t} for t in _turns("rejects")))
     },
     "raw-turns": {"a.jsonl": _lines(*_rows())},
     "codex-rollout": {"a.jsonl": _rollout()},
     "claude-code-transcript": {"a.jsonl": _transcript(), "b.jsonl": _sub_agent()},
     "http-log": {
         "a.jsonl": _lines(
-            *(log_line(exchange(api)) for api in _APIS),
-            *(as_text(log_line(in_one_piece(api))) for api in _APIS),
+            *(log_line(exchange(api, ["log"])) for api in _APIS),
+            *(as_text(log_line(in_one_piece(api, ["text"]))) for api in _APIS),
         )
     },
-    "har": {"a.har": json.dumps(har(*(har_entry(exchange(api)) for api in _APIS))).encode()},
-    "wire-recording": wire_files(exchange(), "gzip", "gzip"),
+    "har": {"a.har": json.dumps(har(*(har_entry(exchange(api, ["har"])) for api in _APIS))).encode()},
+    "wire-recording": wire_files(exchange(texts=["wire"]), "gzip", "gzip"),
     "batch-api": _batches(),
 }
 """For each format the files of a capture, by name."""

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from base64 import b64encode
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,10 +12,8 @@ from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Rejected, Skipped
 from tests.fuzz.check import try_one
 from tests.support.exchanges import chain_of, exchange, read_files, read_path, read_values, turns_of
+from tests.support.real import REAL
 
-_HOME = Path(
-    os.environ.get("TAPES_REAL_CAPTURES") or Path(__file__).resolve().parents[3] / "shared" / "data"
-)
 ORG = "0b0f2c1d-1111-4222-8333-944445555666"
 NIL = "00000000-0000-0000-0000-000000000000"
 LARGE = 123456789012345678901234567890
@@ -156,7 +152,7 @@ def test_broken_rows_give_records(seed: int) -> None:
     [("corpus-codex-delta", 13, 48), ("corpus-codex-parallel", 7, 93)],
 )
 def test_real_rows(name: str, turns: int, nodes: int) -> None:
-    path = _HOME / "raw-turns" / f"{name}.jsonl.gz"
+    path = REAL / "raw-turns" / f"{name}.jsonl.gz"
     if not path.exists():
         pytest.skip("no real captures")
     records = read_path(path)

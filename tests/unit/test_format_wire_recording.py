@@ -31,14 +31,12 @@ from tests.support.exchanges import (
     turns_of,
     wire_files,
 )
+from tests.support.real import REAL
 
 if TYPE_CHECKING:
     from tapes_cli.model.records import Record
     from tapes_cli.model.turn import Turn
 
-_HOME = Path(
-    os.environ.get("TAPES_REAL_CAPTURES") or Path(__file__).resolve().parents[3] / "shared" / "data"
-)
 REQUEST, META, RESPONSE = "request.json", "meta.json", "response.sse"
 
 
@@ -331,7 +329,7 @@ def test_a_session_is_hashed_once() -> None:
 
 class TestReal:
     def test_says_what_the_turn_records_of_the_same_run_say(self) -> None:
-        folder, golden = _HOME / "wire-recordings", _HOME / "claude-recordings.turns.jsonl"
+        folder, golden = REAL / "wire-recordings", REAL / "claude-recordings.turns.jsonl"
         if not folder.exists() or not golden.exists():
             pytest.skip("no real captures")
         found, expected = turns_of(read_path(folder)), turns_of(read_path(golden))

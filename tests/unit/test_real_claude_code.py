@@ -6,12 +6,10 @@ They are no part of this repository: without them, the tests are skipped.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,12 +19,13 @@ from tapes_cli.capture.sources import Source
 from tapes_cli.merkle.chain import Chain, ChainBuilder
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Incomplete, Record, Rejected, Skipped
+from tests.support.real import REAL
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tapes_cli.model.turn import Turn
 
-ROOT = Path(__file__).parents[2]
-REAL = Path(os.environ.get("TAPES_REAL_CAPTURES") or ROOT.parent / "shared" / "data")
 FOLDER = REAL / "claude-code"
 FILES = sorted(FOLDER.glob("*.jsonl"))
 GROWTH = sorted((FOLDER / "growth").glob("*.jsonl"))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tapes_cli.model.records import Accepted
+from tests.support.real import REAL
 from tests.support.rollouts import accepted, chains, identities, records_of
 
-_HOME = Path(
-    os.environ.get("TAPES_REAL_CAPTURES") or Path(__file__).resolve().parents[3] / "shared" / "data"
-)
-_FOLDER = _HOME / "codex"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FOLDER = REAL / "codex"
 _FILES = sorted(_FOLDER.glob("**/*.jsonl"))
 
 pytestmark = pytest.mark.skipif(not _FILES, reason="no real captures")

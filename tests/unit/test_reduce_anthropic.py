@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +12,7 @@ from tapes_cli.capture.providers.response import parse_response
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
 from tests.support.provider_bodies import server_sent
-
-REAL = Path(os.environ.get("TAPES_REAL_CAPTURES") or Path(__file__).parents[3] / "shared" / "data")
+from tests.support.real import REAL
 
 
 def reduced(*events: Any) -> dict[str, Any]:
