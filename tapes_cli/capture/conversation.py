@@ -6,8 +6,9 @@ history without looking at earlier messages again, so that the cost of a turn is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from tapes_cli.capture.decode import decode_exact, dump
 from tapes_cli.capture.history import OpenedRecord, parsed_messages
@@ -109,8 +110,8 @@ class Conversation:
         history = History(self._fresh)
         if self._mark is not None:
             shared = len(self._entries) - len(self._fresh)
-            load = _Loader(self._spool, self._entries, shared, self._provider)
-            history = History(self._fresh, shared, self._mark, load)
+            earlier = _Earlier(self._spool, self._entries, shared, self._provider)
+            history = History(self._fresh, shared, self._mark, lambda: earlier)
         self._fresh, self._mark = [], history.mark
         return OpenedRecord(record, history=history)
 
@@ -119,21 +120,34 @@ class Conversation:
         return _Whole(self._spool, self._entries, len(self._entries), record, self._field)
 
 
-@dataclass(frozen=True, slots=True)
-class _Loader:
-    """Reads the first messages of a conversation again."""
+class _Earlier(Sequence["Message"]):
+    """The first messages of a conversation. Each is read again when it is asked for.
 
-    spool: Spool
-    entries: list[_Entry]
-    count: int
-    provider: Provider
+    None is kept: many turns may be under way that have long histories.
+    """
 
-    def __call__(self) -> list[Message]:
-        raw: list[JSON] = []
-        for entry in self.entries[: self.count]:
-            value = decode_exact(self.spool.read(entry.piece))
-            raw.append(tuple(value) if entry.several else value)
-        return parsed_messages(self.provider, raw, 0)
+    def __init__(self, spool: Spool, entries: list[_Entry], count: int, provider: Provider) -> None:
+        self._spool = spool
+        self._entries = entries
+        self._count = count
+        self._provider = provider
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | list[Message]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(self._count))]
+        place = range(self._count)[index]
+        entry = self._entries[place]
+        value = decode_exact(self._spool.read(entry.piece))
+        raw = tuple(value) if entry.several else value
+        (message,) = parsed_messages(self._provider, [raw], place)
+        return message
 
 
 @dataclass(frozen=True, slots=True)

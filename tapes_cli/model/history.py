@@ -43,14 +43,14 @@ class History(Sequence["Message"]):
         fresh: list[Message],
         shared: int = 0,
         known: Mark | None = None,
-        load: Callable[[], list[Message]] | None = None,
+        load: Callable[[], Sequence[Message]] | None = None,
     ) -> None:
         self.fresh = fresh
         self.shared = shared
         self.known = known
         self.mark = Mark()
         self._load = load
-        self._earlier: list[Message] = []
+        self._earlier: Sequence[Message] = ()
 
     def __len__(self) -> int:
         """Return how many messages there are."""
@@ -68,7 +68,7 @@ class History(Sequence["Message"]):
             return self.earlier()[index]
         return [*self.earlier(), *self.fresh][index]
 
-    def earlier(self) -> list[Message]:
+    def earlier(self) -> Sequence[Message]:
         """Return the messages that an earlier request had as well, reading them if need be."""
         if self._load is not None and not self._earlier:
             self._earlier = self._load()

@@ -122,7 +122,9 @@ CAPTURES: Mapping[str, Mapping[str, bytes]] = {
     "turn-record": {"a.jsonl": _lines(*_turns("records"), *_raw_responses())},
     "batch": {"a.jsonl": _lines({"turns": _turns("one", 2)}, {"turns": _turns("two", 3)})},
     "rejects": {
-        "a.jsonl": _lines(*({"type": "reject", "code": "x", "record": t} for t in _turns("rejects")))
+        "a.jsonl": _lines(
+            *({"type": "reject", "code": "x", "record": t} for t in _turns("rejects"))
+        )
     },
     "raw-turns": {"a.jsonl": _lines(*_rows())},
     "codex-rollout": {"a.jsonl": _rollout()},
@@ -133,7 +135,9 @@ CAPTURES: Mapping[str, Mapping[str, bytes]] = {
             *(as_text(log_line(in_one_piece(api, ["text"]))) for api in _APIS),
         )
     },
-    "har": {"a.har": json.dumps(har(*(har_entry(exchange(api, ["har"])) for api in _APIS))).encode()},
+    "har": {
+        "a.har": json.dumps(har(*(har_entry(exchange(api, ["har"])) for api in _APIS))).encode()
+    },
     "wire-recording": wire_files(exchange(texts=["wire"]), "gzip", "gzip"),
     "batch-api": _batches(),
 }

@@ -80,6 +80,28 @@ def test_a_message_is_hashed_once() -> None:
     assert builder.hashes_computed == 100
 
 
+def test_only_what_is_asked_for_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool()
+    talk = conversation(spool=spool)
+    for number in range(20):
+        talk.append({"role": "user", "content": str(number)})
+    talk.open(RECORD)
+    history = talk.open(RECORD).history
+    assert history is not None
+    read, reads = Spool.read, []
+
+    def counted(self: Spool, piece: Piece) -> bytes:
+        reads.append(piece)
+        return read(self, piece)
+
+    monkeypatch.setattr(Spool, "read", counted)
+    assert history[7].content[0]["text"] == "7"
+    assert [message.content[0]["text"] for message in history.earlier()[3:5]] == ["3", "4"]
+    assert len(reads) == 3
+    with pytest.raises(IndexError):
+        history.earlier()[20]
+
+
 def test_raw_is_what_it_was_when_the_turn_was_made() -> None:
     talk = conversation()
     talk.append({"role": "user", "content": "a"})

@@ -1332,7 +1332,7 @@ def test_a_history_is_a_sequence_of_messages() -> None:
             with pytest.raises(IndexError):
                 history[index]
     assert not History([])
-    assert History([]).earlier() == []
+    assert [*History([]).earlier()] == []
 
 
 def test_earlier_messages_are_read_once_and_only_if_somebody_asks() -> None:
