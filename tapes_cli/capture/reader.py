@@ -203,7 +203,7 @@ class Reader:
             else:
                 yield refused(location, error, kept_bytes(line.data))
         else:
-            yield _Part(replace(location, format=found.name), line, record, found)
+            yield _Part(location.of_format(found.name), line, record, found)
 
     def _format_of(self, value: JSON) -> RecordFormat | SourceFormat:
         if not isinstance(value, dict):
@@ -237,7 +237,7 @@ class Reader:
     ) -> Iterator[Record]:
         now, others = self._options.now, self._options.paths
         finished = source.mtime is not None and now() - source.mtime >= QUIET_FOR
-        origin = replace(origin, format=found.name)
+        origin = origin.of_format(found.name)
         fallback = Fallback(source.mtime, now)
         last = origin
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tapes_cli.model.reasons import Reason
@@ -31,7 +31,11 @@ class Location:
 
     def moved(self, line: int, byte_offset: int, index: int | None = None) -> Location:
         """Return another place in the same source."""
-        return replace(self, line=line, byte_offset=byte_offset, index=index)
+        return Location(self.source, line, byte_offset, index, self.number, self.format)
+
+    def of_format(self, name: str) -> Location:
+        """Return the same place, with the name of the format that was found there."""
+        return Location(self.source, self.line, self.byte_offset, self.index, self.number, name)
 
     @property
     def order(self) -> tuple[int, int, int, int]:
