@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -167,6 +168,27 @@ def test_a_file_at_any_moments_in_any_order_gives_the_rows_of_the_last(
     done = run(database, growing)
     assert done.summary["nodes"]["new"] == len(expected["nodes"]) - before
     assert rows_of(database) == expected
+
+
+def test_the_example_archive(database: str) -> None:
+    """What the documents say to do, with it."""
+    commands = re.findall(r"```sh\n(.*?)```", (DOCS / "formats.md").read_text(), re.DOTALL)
+    for command in commands[0].splitlines():
+        tool, *words = command.split()
+        assert tool == "tapes-cli"
+        words += ["--dsn", database] if words[0] == "import" else []
+        done = tapes(*words, "-o", "jsonl", cwd=DOCS.parent)
+        assert done.status == 0, done.err
+        assert done.summary["records"]["stored"] == 11
+        assert done.summary["reasons"] == {"batch_input": 1}
+        assert len(done.summary["formats"]) == 7
+    with psycopg.connect(database) as conn:
+        named = conn.execute("SELECT count(*) FROM sessions WHERE name = 'Build fails'").fetchone()
+        children = conn.execute(
+            "SELECT harness_session_id FROM sessions WHERE parent_session_id IS NOT NULL"
+        ).fetchall()
+    assert named == (1,)
+    assert [found for (found,) in children] == ["5b0d8a52-6a1e-4c0f-9d7e-2f3a4b5c6d7e/agent-a1f2c3"]
 
 
 def test_every_format_is_documented() -> None:
