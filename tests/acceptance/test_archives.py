@@ -47,7 +47,10 @@ def rows_after(dsn: str, paths: Iterable[Path]) -> dict[str, list[dict[str, Any]
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A folder with a capture of every format, some of them compressed, and other files."""
+    """A folder with a capture of every format, some of them compressed, and other files.
+
+    No turn is captured twice in different ways: such a one stays as it was first brought.
+    """
     folder = tmp_path / "archive"
     for name, files in CAPTURES.items():
         (folder / name).mkdir(parents=True)

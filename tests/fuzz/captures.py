@@ -48,7 +48,7 @@ def _raw_responses() -> list[dict[str, Any]]:
     """Turn records with the provider's own streams."""
     found = []
     for api in _APIS:
-        told = exchange(api, ["raw response"])
+        told = exchange(api, [f"raw response of {api}"])
         turn = record(provider=provider_of(api), request=told.request)
         turn["raw_response"] = base64.b64encode(told.response).decode()
         del turn["response"]
@@ -131,12 +131,14 @@ CAPTURES: Mapping[str, Mapping[str, bytes]] = {
     "claude-code-transcript": {"a.jsonl": _transcript(), "b.jsonl": _sub_agent()},
     "http-log": {
         "a.jsonl": _lines(
-            *(log_line(exchange(api, ["log"])) for api in _APIS),
-            *(as_text(log_line(in_one_piece(api, ["text"]))) for api in _APIS),
+            *(log_line(exchange(api, [f"log of {api}"])) for api in _APIS),
+            *(as_text(log_line(in_one_piece(api, [f"text of {api}"]))) for api in _APIS),
         )
     },
     "har": {
-        "a.har": json.dumps(har(*(har_entry(exchange(api, ["har"])) for api in _APIS))).encode()
+        "a.har": json.dumps(
+            har(*(har_entry(exchange(api, [f"har of {api}"])) for api in _APIS))
+        ).encode()
     },
     "wire-recording": wire_files(exchange(texts=["wire"]), "gzip", "gzip"),
     "batch-api": _batches(),
