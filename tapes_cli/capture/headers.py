@@ -38,12 +38,12 @@ _KEPT = frozenset(
 )
 _PAIR = 2
 _LEVELS_ABOVE = 2
-_SECRETS = re.compile(
-    rb'"(?:authorization|proxy-authorization|cookie|set-cookie|x-api-key|api-key|x-goog-api-key'
-    rb'|x-paper-auth)\\?"',
+# Part of an exchange: its headers, an address with a query or a password, a token itself.
+_EXCHANGE = re.compile(
+    rb'"(?:headers|cookies|queryString|postData|authorization|x-api-key)"'
+    rb'|"url"\s*:\s*"(?:https?:)?//[^"]*[?@]|\bBearer [\w.~+/-]',
     re.IGNORECASE,
 )
-_HEADERS = b"headers"
 _ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#]*")
 
 
@@ -130,12 +130,20 @@ def kept_fields(recorded: JSONObject, *names: str) -> JSONObject:
     return kept
 
 
-def kept_bytes(data: bytes) -> bytes:
-    """Return what is kept of bytes that nothing is known of: nothing where they may hold a token.
+class UnreadBytes:
+    """Tells what is kept of the lines of a source that cannot be read, or not be recognised.
 
-    A line that cannot be read may be one of an exchange that was cut short.
+    They may be those of exchanges that were cut short, with headers and addresses that hold live
+    tokens: from the first line on that looks like it, nothing is kept.
     """
-    return b"" if _HEADERS in data and _SECRETS.search(data) else data
+
+    def __init__(self) -> None:
+        self._of_exchanges = False
+
+    def kept(self, data: bytes) -> bytes:
+        """Return the bytes of a line, or nothing."""
+        self._of_exchanges = self._of_exchanges or _EXCHANGE.search(data) is not None
+        return b"" if self._of_exchanges else data
 
 
 def _pairs(value: JSON) -> Iterator[tuple[JSON, JSON]]:

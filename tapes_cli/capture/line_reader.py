@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
@@ -41,6 +41,7 @@ class OpenedLine:
     data: bytes
     opened: OpenedRecord
     format: RecordFormat
+    _exact: list[Item | Unusable] = field(default_factory=list, compare=False)
 
     def items(self) -> Iterator[Item | Unusable]:
         """Yield what the line holds. Raises as `RecordFormat.items`."""
@@ -49,6 +50,13 @@ class OpenedLine:
     def again(self, place: int, decoding: Decoding) -> JSON:
         """Return the record that is the item at a place, from the line decoded anew and whole."""
         item = next(islice(self.format.items(decoding(self.data)), place, None))
+        return item.record if isinstance(item, Item) else None
+
+    def exact(self, place: int) -> JSON:
+        """Return the record that is the item at a place, with all integers exact."""
+        if not self._exact:
+            self._exact.extend(self.format.items(decode_exact(self.data)))
+        item = self._exact[place]
         return item.record if isinstance(item, Item) else None
 
     @property
@@ -133,7 +141,7 @@ class LineReader:
     ) -> Record:
         raw = _plain_bytes(item.record)
         if raw is None:
-            raw = dump(line.again(place, decode_exact))
+            raw = dump(line.exact(place))
         data = raw
         try:
             opened = self._parser.histories.open(data)

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from tapes_cli.capture.decode import end_of_value
+from tapes_cli.model.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tapes_cli.capture.lines import Line
+    from tapes_cli.model.records import RejectError
 
+CUT_SHORT = frozenset({Reason.NOT_JSON, Reason.NOT_UTF8})
+"""What is wrong with a line that somebody is still writing."""
+
+_MAY_BE_GLUED = CUT_SHORT | {Reason.NUMBER_OVERFLOW}
 _BLANKS = b" \t\r\n"
 _OPENINGS = (b"{", b"[", b",", b":")
 """How a line of a document ends that goes on; a line that was cut short mostly ends elsewhere."""
+
+
+def pieces_of(line: Line, error: RejectError) -> list[Line]:
+    """Return the objects glued together on a line that cannot be read for this reason.
+
+    The line itself if there are none.
+    """
+    pieces = glued(line) if error.reason in _MAY_BE_GLUED else []
+    return pieces if len(pieces) > 1 else [line]
 
 
 def glued(line: Line) -> list[Line]:
@@ -57,25 +71,27 @@ def _part(line: Line, start: int, end: int) -> Line:
     )
 
 
-def join_document(lines: Iterator[Line], max_bytes: int) -> Iterator[Line]:
-    """Yield the lines; if the first ones are one JSON object that goes over several, as one line.
+def join_documents(lines: Iterator[Line], max_bytes: int) -> Iterator[Line]:
+    """Yield the lines; objects at the beginning that go over several lines, each as one line.
 
-    So is a document read that was written to be looked at. If nothing comes of it, the lines are
-    yielded as they are.
+    So are documents read that were written to be looked at. From the first line on that does not
+    belong to one, the lines are yielded as they are.
 
     Args:
         lines: the lines of a source, from the beginning.
         max_bytes: how long such a document may be.
     """
-    first = next(lines, None)
-    if first is None:
-        return
-    if first.too_long or not first.terminated or not _goes_on(first.data):
-        yield from chain([first], lines)
-        return
-    collected = _collect(first, lines, max_bytes)
-    document = _joined(collected)
-    yield from chain(collected if document is None else [document], lines)
+    for first in lines:
+        if first.too_long or not first.terminated or not _goes_on(first.data):
+            yield first
+            break
+        collected = _collect(first, lines, max_bytes)
+        document = _joined(collected)
+        if document is None:
+            yield from collected
+            break
+        yield document
+    yield from lines
 
 
 def _goes_on(data: bytes) -> bool:

@@ -62,8 +62,8 @@ FormatOption: TypeAlias = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help="Read everything as this capture format; `tapes-cli formats` lists them. Default: "
-        "the format is found by content.",
+        help="Read all files as this capture format; `tapes-cli formats` lists them. Default: "
+        "the format of each is found by content.",
         rich_help_panel=READING,
         show_default=False,
     ),

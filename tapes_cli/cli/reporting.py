@@ -17,8 +17,10 @@ INCOMPLETE = {
         "the last line has no newline and does not parse: cut short, or still being written"
     ),
     Reason.INCOMPLETE_TURN: (
-        "nothing proves yet that the answer is complete; it is taken once the session has gone on"
+        "nothing proves yet that the answer is complete; it is taken by a later import, once the "
+        "session has gone on or a day has passed"
     ),
+    Reason.INCOMPLETE_RECORDING: "a file of the recording does not parse: still being written",
 }
 _SHOWN_REJECTS = 10
 _LOG_EVERY_SECONDS = 30.0

@@ -125,6 +125,6 @@ class Ledger:
 
 def _incomplete(record: Incomplete) -> Rejected:
     """Return what is kept of something unfinished that cannot be read again."""
-    what = "line is" if record.reason is Reason.INCOMPLETE else "turn may be"
+    what = "turn may be" if record.reason is Reason.INCOMPLETE_TURN else "line is"
     message = f"the last {what} incomplete"
     return Rejected(record.location, record.reason, message, "", record.raw)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from tapes_cli.capture.reader import is_divisible
+from tapes_cli.capture.detection import is_divisible
 from tapes_cli.capture.share import Share
 from tapes_cli.capture.sources import Source
 from tapes_cli.errors import TapesError
@@ -97,7 +97,10 @@ class ParallelRun:
         self._stop = stop
         sources = [s for s in task.sources if not is_rejects_file(s, ledger.rejects)]
         # Decided once: workers that look for themselves, later, may not agree.
-        divided = frozenset(s.number for s in sources if isinstance(s, Source) and is_divisible(s))
+        asked = task.options.reading.format
+        divided = frozenset(
+            s.number for s in sources if isinstance(s, Source) and is_divisible(s, asked)
+        )
         keeps_rejects = ledger.rejects is not None
         self._task = replace(task, sources=sources, divided=divided, keeps_rejects=keeps_rejects)
         # Elsewhere than on Linux, a process cannot safely be divided while it runs.

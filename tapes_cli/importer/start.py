@@ -6,13 +6,14 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.reader import is_divisible
+from tapes_cli.capture.detection import is_divisible
 from tapes_cli.capture.sources import Source
 from tapes_cli.importer.worker import Task, import_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from tapes_cli.capture.reader import Options
     from tapes_cli.capture.sources import SourceProblem
     from tapes_cli.importer.ledger import Ledger
     from tapes_cli.importer.report import Report
@@ -29,16 +30,20 @@ _WORTH_A_WORKER_COMPRESSED = 2 << 20
 _LEAST_BATCH_BYTES = 1 << 20
 
 
-def workers_worth(sources: Sequence[Source | SourceProblem]) -> int:
+def workers_worth(sources: Sequence[Source | SourceProblem], options: Options) -> int:
     """Return how many workers help with these sources on this machine.
 
     Plain files are divided; of archives, each keeps one worker busy.
+
+    Args:
+        sources: all that is imported.
+        options: how it is read.
     """
     plain = archives = 0
     for source in sources:
         if not isinstance(source, Source) or source.size is None:
             continue
-        if is_divisible(source):
+        if is_divisible(source, options.format):
             plain += source.size
         else:
             archives += source.size >= _WORTH_A_WORKER_COMPRESSED
@@ -50,7 +55,7 @@ def workers_worth(sources: Sequence[Source | SourceProblem]) -> int:
 
 def import_all(task: Task, ledger: Ledger, stop: StopRequest, workers: int | None) -> Report:
     """Import the task's sources with so many workers, or with as many as help."""
-    count = workers_worth(task.sources) if workers is None else workers
+    count = workers_worth(task.sources, task.options.reading) if workers is None else workers
     if count > 1 and all(_can_be_shared(source) for source in task.sources):
         options = _divided(task.options, count)
         from tapes_cli.importer.parallel import ParallelRun  # noqa: PLC0415  # keeps start-up fast

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     SOURCE_UNREADABLE = "source_unreadable"
     INCOMPLETE = "incomplete_line"
     INCOMPLETE_TURN = "incomplete_turn"
+    INCOMPLETE_RECORDING = "incomplete_recording"
     NON_TURN_REQUEST = "non_turn_request"
     UNKNOWN_PROVIDER = "unknown_provider"
     UPSTREAM_STATUS = "upstream_status"
@@ -179,6 +180,10 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.INCOMPLETE_TURN: Explanation(
         "Nothing in the session file proves yet that its last answer is complete.",
         "Import it again: the turn is taken once the session has gone on, or a day has passed.",
+    ),
+    Reason.INCOMPLETE_RECORDING: Explanation(
+        "A file of the recording does not parse, and was written less than a day ago.",
+        "Import it again when the recording is complete.",
     ),
     Reason.NON_TURN_REQUEST: Explanation(
         "The request asked the provider for something else than an answer, such as a token count.",

@@ -316,8 +316,8 @@ def test_a_file_that_is_no_capture_is_refused_once_and_the_folder_goes_on(
         ("other.jsonl", "unrecognised_record"),
     ]
     assert summary["records"] | {"stored": 1, "rejected": 3, "read": 4} == summary["records"]
-    told = "the file is of no supported capture format (`tapes-cli formats` lists them); line 1: "
-    assert rejects[1]["message"].startswith(told + "the line is not valid JSON")
+    told = "none of the first 50 lines is of a supported capture format "
+    assert rejects[1]["message"].startswith(told + "(`tapes-cli formats` lists them); line 1: ")
     assert rejects[2]["message"].endswith("has a record with the keys level, text")
     assert done.status == 3
 

@@ -139,12 +139,12 @@ def test_only_input_that_is_worth_it_is_divided(
     database: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = _task(database, folder)
-    assert workers_worth(task.sources) == 1
+    assert workers_worth(task.sources, task.options.reading) == 1
     monkeypatch.setattr(start, "WORTH_A_WORKER", 100)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(5), raising=False)
-    assert workers_worth(task.sources) == 5
+    assert workers_worth(task.sources, task.options.reading) == 5
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(50), raising=False)
-    assert workers_worth(task.sources) == start.MOST_WORKERS
+    assert workers_worth(task.sources, task.options.reading) == start.MOST_WORKERS
     report = import_all(task, Ledger(Listener()), StopRequest(), None)
     assert report.records.stored == 60
 

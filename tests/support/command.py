@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sysconfig
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "tapes-cli"
+# Where rejects from stdin go. Removed when the tests end.
+_DATA = tempfile.TemporaryDirectory(prefix="tapes-")  # for as long as we live
 _KEPT = ("PATH", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE", "LANG")
 
 
@@ -41,7 +44,7 @@ class Result:
 def environment(**variables: str) -> dict[str, str]:
     """Return an environment with nothing in it that would name a database."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {**kept, "HOME": "/nonexistent", "TAPES_DATA_DIR": "/nonexistent/tapes", **variables}
+    return {**kept, "HOME": "/nonexistent", "TAPES_DATA_DIR": _DATA.name, **variables}
 
 
 def tapes(

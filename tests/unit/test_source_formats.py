@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tapes_cli.capture import formats, reader
-from tapes_cli.capture.decode import dump
+from tapes_cli.capture import detection, formats, line_reader
+from tapes_cli.capture.decode import decode_exact, dump
+from tapes_cli.capture.detection import is_divisible
 from tapes_cli.capture.expansion import expand
-from tapes_cli.capture.formats import turn_records
+from tapes_cli.capture.formats import batch, turn_records
 from tapes_cli.capture.formats.base import Capture, Draft, FolderFormat, Found, SourceFormat
 from tapes_cli.capture.history import OpenedRecord
-from tapes_cli.capture.reader import Options, Reader, is_divisible
+from tapes_cli.capture.reader import Options, Reader
 from tapes_cli.capture.sources import Source
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Incomplete, Record, Rejected, Skipped
@@ -249,26 +250,47 @@ class TestUnknown:
         (found,) = read(file(tmp_path, "\nx\n" * 5))
         assert isinstance(found, Rejected)
         assert (found.reason, found.location.line) == (Reason.UNRECOGNISED, 0)
+        assert found.message.startswith("none of the first 5 lines is of a supported capture")
         assert "line 2: the line is not valid JSON" in found.message
 
-    @pytest.mark.parametrize("lines", [5, reader.LOOK_AT_LINES - 1])
-    def test_bad_lines_before_a_good_one_are_all_told(self, tmp_path: Path, lines: int) -> None:
+    @pytest.mark.parametrize("lines", [5, 49])
+    def test_bad_lines_before_a_good_one_are_all_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int
+    ) -> None:
+        monkeypatch.setattr(detection, "LOOK_AT_LINES", 50)
         source = file(tmp_path, "x\n" * lines + line(record()))
         assert self.reasons(source) == [Reason.NOT_JSON] * lines + ["turn"]
         assert is_divisible(source)
 
-    def test_nobody_looks_on_for_ever(self, tmp_path: Path) -> None:
-        source = file(tmp_path, "x\n" * reader.LOOK_AT_LINES + line(record()))
+    def test_nobody_looks_on_for_ever(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(detection, "LOOK_AT_LINES", 50)
+        source = file(tmp_path, "x\n" * 50 + line(record()))
         assert self.reasons(source) == [Reason.UNRECOGNISED]
         assert not is_divisible(source)
 
-    def test_large_lines_count_for_more(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("lines", [4, 5])
+    def test_large_lines_count_for_more_but_never_a_few(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int
     ) -> None:
-        monkeypatch.setattr(reader, "LOOK_AT_BYTES", 100)
-        source = file(tmp_path, ("x" * 50 + "\n") * 2 + line(record()))
-        assert self.reasons(source) == [Reason.UNRECOGNISED]
-        assert not is_divisible(source)
+        monkeypatch.setattr(detection, "LOOK_AT_BYTES", 100)
+        source = file(tmp_path, ("x" * 50 + "\n") * lines + line(record()))
+        told = [Reason.NOT_JSON] * 4 + ["turn"] if lines == 4 else [Reason.UNRECOGNISED]
+        assert self.reasons(source) == told
+        assert is_divisible(source) == (lines == 4)
+
+    def test_what_is_glued_to_a_bad_object_is_found(self, tmp_path: Path) -> None:
+        bad = line({"x": 1})
+        source = file(tmp_path, bad * 9 + bad.strip() + line(record()) + line(record("b")) * 3)
+        assert self.reasons(source) == [Reason.UNRECOGNISED] * 10 + ["turn"] * 4
+        assert is_divisible(source)
+
+    @pytest.mark.parametrize("bad", ['{"a": NaN}', '{"a": 1}'])
+    def test_so_is_what_is_glued_to_something_unreadable(self, tmp_path: Path, bad: str) -> None:
+        assert self.reasons(file(tmp_path, bad + line(record())))[-1] == "turn"
+        broken = (line(record()).strip() * 2 + '{"a":"').encode() + b"\xff\n"
+        assert self.reasons(file(tmp_path, broken))[:2] == ["turn", "turn"]
 
     def test_a_pipe_is_read_to_its_end(self, tmp_path: Path) -> None:
         source = replace(file(tmp_path, "x\n" * 9), mtime=None)
@@ -278,17 +300,62 @@ class TestUnknown:
         source = file(tmp_path, "x\n" * 9)
         assert self.reasons(source, format=turn_records.FORMAT) == [Reason.NOT_JSON] * 9
 
-    def test_damage_comes_after_what_was_held_back(self, tmp_path: Path) -> None:
+    def test_damage_is_told_too(self, tmp_path: Path) -> None:
         source = file(tmp_path, gzip.compress(b"x\ny\n")[:-4])
         assert self.reasons(source)[-1] == Reason.SOURCE_UNREADABLE
         assert self.reasons(source)[:-1] == [Reason.NOT_JSON] * 2
 
-    def test_lines_cut_short_that_may_hold_a_token_are_not_kept(self, tmp_path: Path) -> None:
+    def test_who_is_asked_for_a_format_divides_by_that(self, tmp_path: Path) -> None:
+        assert not is_divisible(file(tmp_path, line(record())), DIARY)
+        assert is_divisible(file(tmp_path, line(record())), turn_records.FORMAT)
+
+    def test_lines_that_may_hold_a_token_are_not_kept(self, tmp_path: Path) -> None:
         cut = '{"request": {"headers": {"Authorization": "secret'
         for text in (cut, cut + "\n"):
             (found,) = read(replace(file(tmp_path, text), mtime=None))
             assert isinstance(found, Rejected | Incomplete)
             assert found.raw == b""
+
+    @pytest.mark.parametrize(
+        "secret",
+        [
+            '"url": "https://host/v1?key=secret"',
+            '"url": "https://me:secret@host/v1"',
+            '"cookies": [{"name": "sid", "value": "secret"}]',
+            '"headers": [{"name": "X-Auth-Token", "value": "secret"}]',
+            '"value": "Bearer secret"',
+        ],
+    )
+    def test_nor_is_what_comes_behind_them(self, tmp_path: Path, secret: str) -> None:
+        """A document that was cut short is read line by line."""
+        text = '{\n"log": {\n' + secret + ',\n"value": "secret",\n'
+        found = read(replace(file(tmp_path, text), mtime=None))
+        kept = [each.raw for each in found if isinstance(each, Rejected | Incomplete)]
+        assert len(kept) == 4
+        assert not [raw for raw in kept if b"secret" in raw]
+
+
+def test_a_batch_of_large_numbers_is_decoded_exactly_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "all_formats", lambda: (batch.FORMAT, turn_records.FORMAT))
+    decoded: list[int] = []
+
+    def counted(data: bytes) -> Any:
+        decoded.append(len(data))
+        return decode_exact(data)
+
+    monkeypatch.setattr(line_reader, "decode_exact", counted)
+    text = line({"turns": [record(x=10**20 + number) for number in range(20)]})
+    assert all(isinstance(found, Accepted) for found in read(file(tmp_path, text)))
+    assert sum(decoded) < 3 * len(text)
+
+
+def test_a_format_whose_look_fails_says_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = replace(DIARY, recognises=lambda value: value["nope"])
+    monkeypatch.setattr(formats, "all_formats", lambda: (broken, turn_records.FORMAT))
+    (found,) = read(file(tmp_path, line(record())))
+    assert isinstance(found, Accepted)
 
 
 def test_what_is_left_of_a_glued_line_is_the_formats(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapes_cli.capture.lines import Line, LineSplitter
-from tapes_cli.capture.values import glued, join_document
+from tapes_cli.capture.values import glued, join_documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def lines_of(data: bytes) -> Iterator[Line]:
 
 
 def joined(data: bytes, most: int = MOST) -> list[Line]:
-    return list(join_document(lines_of(data), most))
+    return list(join_documents(lines_of(data), most))
 
 
 class TestGlued:
@@ -67,8 +67,9 @@ class TestDocument:
         self, value: Any, indent: Any, other: Any
     ) -> None:
         document = json.dumps(value, indent=indent).encode()
-        found = joined(document + b"\n" + json.dumps(other).encode() + b"\n")
-        assert [json.loads(line.data) for line in found] == [value, other]
+        data = (document + b"\n") * 2 + json.dumps(other).encode() + b"\n"
+        found = joined(data)
+        assert [json.loads(line.data) for line in found] == [value, value, other]
         assert (found[0].number, found[0].byte_offset) == (1, 0)
 
     @given(st.lists(json_objects, max_size=4), st.sampled_from([b"", b"{\n", b'{"a": [\n', b"[\n"]))

@@ -94,7 +94,7 @@ def detect(record: JSONObject) -> RecordFormat | SourceFormat:
     for candidate in all_formats():
         if not isinstance(candidate, RecordFormat | SourceFormat):
             continue
-        if candidate.recognises(record):
+        if _says_yes(candidate, record):
             return candidate
     raise _unrecognised(record)
 
@@ -106,6 +106,13 @@ def folder_format(names: Iterable[str]) -> FolderFormat | None:
         if isinstance(candidate, FolderFormat) and candidate.files <= held:
             return candidate
     return None
+
+
+def _says_yes(candidate: Format, record: JSONObject) -> bool:
+    try:
+        return candidate.recognises(record)
+    except Exception:  # noqa: BLE001  # formats may come from anywhere
+        return False
 
 
 def _loaded(entry: EntryPoint) -> Format:
