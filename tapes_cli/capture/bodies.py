@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,6 +40,24 @@ class Body:
 
     data: bytes
     cut_short: bool = False
+
+
+def from_base64(text: str, reason: Reason, pointer: str) -> bytes:
+    """Return the bytes of a body that stands as base64 in a record.
+
+    Args:
+        text: the base64, in one piece or in lines.
+        reason: the reason of a reject.
+        pointer: where it stands in the record.
+
+    Raises:
+        RejectError: it is no base64.
+    """
+    try:
+        return b64decode("".join(text.split()), validate=True)
+    except ValueError:
+        name = pointer[1:].replace("/", ".")
+        raise RejectError(reason, f"{name} is not base64", pointer) from None
 
 
 class _Decoder(Protocol):

@@ -8,7 +8,6 @@ the status of the response, the bodies.
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -106,23 +105,6 @@ def text_bytes(text: str) -> bytes:
     Half a character (a lone surrogate) becomes the escape that stands for it in JSON.
     """
     return text.encode("utf-8", "backslashreplace")
-
-
-def from_base64(text: str, reason: Reason, pointer: str) -> bytes:
-    """Return the bytes of a body that stands as base64 in a record.
-
-    Args:
-        text: the base64, in one piece or in lines.
-        reason: the reason of a reject.
-        pointer: where it stands in the record.
-
-    Raises:
-        RejectError: it is no base64.
-    """
-    try:
-        return b64decode("".join(text.split()), validate=True)
-    except ValueError:
-        raise RejectError(reason, f"{_name(pointer)} is not base64", pointer) from None
 
 
 def request_bytes(data: bytes, codings: Sequence[str] | str = ()) -> bytes:
@@ -234,11 +216,15 @@ def dumped(value: JSON) -> bytes:
 
 
 def session_of(call: Call, headers: Headers, request: JSONObject) -> JSONObject | None:
-    """Return the session envelope of an exchange: the headers', else Claude Code's own, or None."""
-    session = headers.session()
-    if session is None and call.provider.name == "anthropic":
-        return _claude_session(request)
-    return session
+    """Return the session envelope of an exchange, or None if it has none.
+
+    Headers that name no session leave it to Claude Code's own, and add what else they say.
+    """
+    told = headers.session()
+    if call.provider.name != "anthropic" or (told and "harness_session_id" in told):
+        return told
+    own = _claude_session(request)
+    return {**(told or {}), **own} if own else told
 
 
 def _claude_session(request: JSONObject) -> JSONObject | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tapes_cli.capture.detection import Look, format_of, look_at
 from tapes_cli.capture.envelope import EnvelopeParser
 from tapes_cli.capture.formats import folder_format
-from tapes_cli.capture.formats.base import Capture, Draft, RecordFormat, SourceFormat
+from tapes_cli.capture.formats.base import Capture, Draft, Memory, RecordFormat, SourceFormat
 from tapes_cli.capture.formats.turn_records import TurnParser
 from tapes_cli.capture.headers import UnreadBytes
 from tapes_cli.capture.history import DEFAULT_BUDGET_BYTES, Histories, OpenedRecord
@@ -84,6 +84,7 @@ class Reader:
             histories=Histories(self._options.history_bytes),
         )
         self._lines = LineReader(self._parser)
+        self._memory = Memory()
 
     def read(self, source: Source | SourceProblem) -> Iterator[Record]:
         """Yield what became of each record, in order; a bad one does not stop the others.
@@ -179,7 +180,9 @@ class Reader:
         fallback = Fallback(source.mtime, now)
         last = origin
         try:
-            for item in found.read(Capture(origin, lines, source.path, finished, others)):
+            for item in found.read(
+                Capture(origin, lines, source.path, finished, others, self._memory)
+            ):
                 last = item.location
                 if not isinstance(item, Draft):
                     yield item

@@ -125,6 +125,6 @@ class Ledger:
 
 def _incomplete(record: Incomplete) -> Rejected:
     """Return what is kept of something unfinished that cannot be read again."""
-    what = "turn may be" if record.reason is Reason.INCOMPLETE_TURN else "line is"
-    message = f"the last {what} incomplete"
+    what = "last line is" if record.reason is Reason.INCOMPLETE else "last turn may be"
+    message = f"the {what} incomplete"
     return Rejected(record.location, record.reason, message, "", record.raw)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64encode
+from base64 import encodebytes, urlsafe_b64encode
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tapes_cli.capture import exchange as made
 from tapes_cli.capture.decode import decode
 from tapes_cli.capture.formats.base import SkipError
-from tapes_cli.capture.headers import Headers, kept_bytes, kept_fields
+from tapes_cli.capture.headers import Headers, UnreadBytes, kept_fields
 from tapes_cli.capture.history import Histories, OpenedRecord
 from tapes_cli.capture.providers import PROVIDERS
 from tapes_cli.model.reasons import Reason
@@ -33,6 +33,7 @@ from tests.support.exchanges import (
     in_one_piece,
     log_line,
     read_files,
+    read_values,
     tainted,
     turn_record,
     turns_of,
@@ -158,8 +159,20 @@ class TestSession:
         session = made.session_of(ANTHROPIC, headers({}), request)
         assert session == {"harness_id": "claude", "harness_session_id": UUID}
         assert made.session_of(made.Call(PROVIDERS["openai"]), headers({}), request) is None
-        named = made.session_of(ANTHROPIC, headers({"x-tapes-harness-id": "other"}), request)
-        assert named == {"harness_id": "other"}
+        told = headers({"x-tapes-harness-id": "other", "x-tapes-harness-session-id": "s"})
+        named = {"harness_id": "other", "harness_session_id": "s"}
+        assert made.session_of(ANTHROPIC, told, request) == named
+
+    def test_headers_without_a_session_add_to_claude_codes_own(self) -> None:
+        request = {"metadata": {"user_id": f"user_0a_account__session_{UUID}"}}
+        told = headers({"x-tapes-cwd": "/x", "x-paper-auth-org-id": UUID})
+        assert made.session_of(ANTHROPIC, told, request) == {
+            "harness_id": "claude",
+            "harness_session_id": UUID,
+            "cwd": "/x",
+            "org_id": UUID,
+        }
+        assert made.session_of(ANTHROPIC, told, {}) == {"cwd": "/x", "org_id": UUID}
 
     @pytest.mark.parametrize(
         "metadata",
@@ -378,6 +391,22 @@ class TestEveryFormat:
                     assert message.content == [call]
 
 
+def test_base64_may_stand_in_lines() -> None:
+    told = exchange()
+    record = turn_record(told)
+    (turn,) = turns_of(read_values(record))
+    record["raw_response"] = encodebytes(told.response).decode()
+    (same,) = turns_of(read_values(record))
+    assert chain_of(same) == chain_of(turn)
+    record["raw_response"] += "%"
+    (refused,) = read_values(record)
+    assert isinstance(refused, Rejected)
+    assert (refused.reason, refused.message) == (
+        Reason.RESPONSE_DECODE,
+        "raw_response is not base64",
+    )
+
+
 def everything(records: list[Record]) -> str:
     """Return all that leaves the reader."""
     parts = []
@@ -452,9 +481,9 @@ class TestSecrets:
         told = exchange(headers={name: CANARY})
         for whole_line in (log_line(told), har(har_entry(told)), {"headers": dumped(told.headers)}):
             line = json.dumps(whole_line, default=bytes.decode)
-            assert kept_bytes(line[: line.index(CANARY) + 3].encode()) == b""
-        plain = dumped(log_line(exchange(headers=SESSION)))
-        assert kept_bytes(plain) == plain
+            assert UnreadBytes().kept(line[: line.index(CANARY) + 3].encode()) == b""
+        plain = dumped(turn_record(exchange(headers=SESSION)))
+        assert UnreadBytes().kept(plain) == plain
 
     @pytest.mark.parametrize(
         ("url", "kept"),

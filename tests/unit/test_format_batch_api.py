@@ -5,14 +5,22 @@ import gzip
 import io
 import json
 import tracemalloc
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tapes_cli.capture import batch_inputs
+from tapes_cli.capture.batch_inputs import BatchInputs, Indexes
+from tapes_cli.capture.formats.base import Capture, Draft, Memory
+from tapes_cli.capture.formats.batch_api import OUTPUT
+from tapes_cli.capture.lines import LineSplitter
 from tapes_cli.capture.reader import Options, read
 from tapes_cli.capture.sources import Source
 from tapes_cli.model.reasons import Reason
-from tapes_cli.model.records import Accepted, Incomplete, Rejected, Skipped
+from tapes_cli.model.records import Accepted, Incomplete, Location, Rejected, Skipped
 from tests.fuzz.check import try_one
 from tests.support.exchanges import PATHS, chain_of, history, read_files, turn_record, turns_of
 from tests.support.exchanges import exchange as exchanged
@@ -57,6 +65,10 @@ def outputs(files: Mapping[str, bytes]) -> list[Record]:
 
 def reasons(records: list[Record]) -> list[Reason | None]:
     return [getattr(record, "reason", None) for record in records]
+
+
+NAMES = st.sampled_from("abc")
+WORDS = st.sampled_from(["one", "two", "three"])
 
 
 def said(record: Record) -> str:
@@ -155,6 +167,205 @@ class TestWhere:
         data = gzip.compress(lines(asked("a"), *(asked(str(n), "x" * 999) for n in range(999))))
         records = outputs({"in": data[:-20], "out": lines(answered("a"))})
         assert said(records[0]) == "question a"
+
+    def test_the_one_that_has_all_ids_comes_before_the_folder(self) -> None:
+        files = {
+            "1/in": lines(asked("a", "other"), asked("b", "other")),
+            "1/out": lines(*map(answered, "abc")),
+            "2/in": lines(*map(asked, "abc")),
+        }
+        assert [said(r) for r in outputs(files)] == [f"question {name}" for name in "abc"]
+
+    @pytest.mark.parametrize("far", [{}, {"2/in": lines(asked("a", "other"))}])
+    def test_one_that_was_split_in_the_folder(self, far: dict[str, bytes]) -> None:
+        files = {
+            "1/in1": lines(asked("a"), asked("b")),
+            "1/in2": gzip.compress(lines(asked("c"), asked("b"))),
+            "1/out": lines(*map(answered, "abc")),
+        }
+        assert [said(r) for r in outputs(files | far)] == [f"question {name}" for name in "abc"]
+
+    def test_pieces_in_the_folder_against_a_whole_one_elsewhere(self) -> None:
+        """Either may be the input: what they say alike is taken."""
+        files = {
+            "1/in1": lines(asked("a")),
+            "1/in2": lines(asked("b", "other")),
+            "1/out": lines(*map(answered, "ab")),
+            "2/in": lines(asked("a"), asked("b")),
+        }
+        first, second = outputs(files)
+        assert said(first) == "question a"
+        assert reasons([second]) == [Reason.BATCH_UNMATCHED]
+        # Pieces that differ belong to several batches.
+        files["1/in3"] = lines(asked("b", "third"))
+        assert [said(r) for r in outputs(files)] == ["question a", "question b"]
+
+    def test_one_that_was_split_over_folders(self) -> None:
+        files = {
+            "1/in": lines(asked("a"), asked("b", "other")),
+            "1/out": lines(*map(answered, "abcd")),
+            "2/in": lines(asked("b"), asked("c")),
+        }
+        records = outputs(files)
+        assert reasons(records) == [None, Reason.BATCH_UNMATCHED, None, Reason.BATCH_UNMATCHED]
+        assert (said(records[0]), said(records[2])) == ("question a", "question c")
+
+    @settings(max_examples=80)
+    @given(st.lists(st.tuples(st.booleans(), st.dictionaries(NAMES, WORDS))))
+    def test_no_output_is_joined_from_two_batches(
+        self, held: list[tuple[bool, dict[str, str]]]
+    ) -> None:
+        files = {"near/out": lines(*map(answered, "abc"))}
+        for number, (near, requests) in enumerate(held):
+            data = lines(*(asked(name, words) for name, words in requests.items()))
+            files[f"{'near' if near else 'far'}/in{number}"] = data
+        found = {
+            name: said(record) if isinstance(record, Accepted) else None
+            for name, record in zip("abc", outputs(files), strict=True)
+        }
+        near_ones = [requests for near, requests in held if near and len(requests) == 3]
+        whole_ones = near_ones or [requests for _, requests in held if len(requests) == 3]
+        for name, words in found.items():
+            told = {requests[name] for requests in whole_ones}
+            anywhere = {requests[name] for _, requests in held if name in requests}
+            assert words is None or words in anywhere
+            if near_ones:
+                assert words == (told.pop() if len(told) == 1 else None)
+            elif whole_ones:
+                assert words is None or told == {words}
+            elif len(anywhere) == 1:
+                assert words in anywhere
+
+
+class TestDamaged:
+    @pytest.mark.parametrize("compress", [bytes, gzip.compress])
+    def test_inputs_have_damaged_lines(self, compress: Callable[[bytes], bytes]) -> None:
+        """The first one, and glued ones, behind which another is cut short."""
+        glued = lines(asked("a")).strip() + lines(asked("b")).strip()
+        data = b'{"custom_id": "0", "met\n{}x\n' + glued + b'{"custom\n' + lines(asked("c"))
+        records = outputs({"in": compress(data), "out": lines(*map(answered, "cab"))})
+        assert [said(record) for record in records] == [f"question {name}" for name in "cab"]
+
+    @pytest.mark.parametrize("damaged", [[], [b'{"custom']])
+    def test_the_first_record_that_can_be_read_decides(self, damaged: list[bytes]) -> None:
+        data = b"\n".join([*damaged, b'{"event": 1}', lines(asked("a"))])
+        records = outputs({"in": data, "out": lines(answered("a"))})
+        assert reasons(records) == [Reason.BATCH_UNMATCHED]
+
+    @pytest.mark.parametrize(
+        ("limits", "reason"),
+        [
+            ({"_LOOK_AT_LINES": 8}, Reason.BATCH_UNMATCHED),
+            ({"_LOOK_AT_LINES": 9}, None),
+            ({"_LOOK_AT_BYTES": 8}, Reason.BATCH_UNMATCHED),
+            ({"_LOOK_AT_BYTES": 8, "_LOOK_AT_LEAST": 9}, None),
+        ],
+    )
+    def test_a_file_that_cannot_be_read_is_given_up(
+        self, limits: dict[str, int], reason: Reason | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, limit in limits.items():
+            monkeypatch.setattr(batch_inputs, name, limit)
+        records = outputs({"in": b"{\r\n" * 8 + lines(asked("a")), "out": lines(answered("a"))})
+        assert reasons(records) == [reason]
+
+    @pytest.mark.parametrize("sizes", [[1], [3], [1, 1, 1, 1, 1], [6], [20, 7]])
+    def test_archives_of_several_members(self, sizes: list[int]) -> None:
+        """Where the chunks end that are read says nothing."""
+        data = b"\xef\xbb\xbf\r\n\n" + lines(asked("a"))
+        members = []
+        for size in sizes:
+            members.append(gzip.compress(data[:size]))
+            data = data[size:]
+        files = {"in": b"".join([*members, gzip.compress(data)]), "out": lines(answered("a"))}
+        assert [said(record) for record in outputs(files)] == ["question a"]
+
+
+class TestMemory:
+    """Of the files of a run, each is read once for all outputs."""
+
+    @pytest.fixture
+    def looked_at(self, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+        counted: Counter[str] = Counter()
+        read_requests = batch_inputs._requests_in
+
+        def counting(path: Path) -> Any:
+            counted[path.name] += 1
+            return read_requests(path)
+
+        monkeypatch.setattr(batch_inputs, "_requests_in", counting)
+        return counted
+
+    def join(self, folder: Path, name: str, indexes: Indexes) -> str:
+        """Return the first words that the request with this id has."""
+        inputs = BatchInputs(frozenset({("body", name)}), folder / f"out {name}", (), indexes)
+        return str(inputs.request(("body", name))["body"]["messages"][0]["content"])
+
+    def folder(self, path: Path) -> Path:
+        for name in "abc":
+            (path / f"in {name}").write_bytes(lines(asked(name)))
+            (path / f"out {name}").write_bytes(lines(answered(name)))
+        return path
+
+    def test_of_what_formats_remember(self, tmp_path: Path, looked_at: Counter[str]) -> None:
+        folder, memory = self.folder(tmp_path), Memory()
+        for name in "abc":
+            path = folder / f"out {name}"
+            capture = Capture(
+                Location(name, 0, 0),
+                LineSplitter().split([path.read_bytes()]),
+                path,
+                memory=memory,
+            )
+            (draft,) = OUTPUT.read(capture)
+            assert isinstance(draft, Draft)
+        assert len(looked_at) == 6
+        assert set(looked_at.values()) == {1}
+
+    def test_each_file_is_read_once(self, tmp_path: Path, looked_at: Counter[str]) -> None:
+        folder, indexes = self.folder(tmp_path), Indexes()
+        for _ in range(2):
+            assert [self.join(folder, n, indexes) for n in "abc"] == [
+                f"question {n}" for n in "abc"
+            ]
+        assert set(looked_at.values()) == {1}
+
+    def test_a_file_that_was_changed_is_read_again(
+        self, tmp_path: Path, looked_at: Counter[str]
+    ) -> None:
+        folder, indexes = self.folder(tmp_path), Indexes()
+        self.join(folder, "a", indexes)
+        (folder / "in a").write_bytes(lines(asked("a", "something longer")))
+        assert self.join(folder, "a", indexes) == "something longer"
+        assert looked_at["in a"] == 2
+        assert looked_at["in b"] == 1
+
+    def test_what_was_not_asked_for_lately_is_forgotten(
+        self, tmp_path: Path, looked_at: Counter[str]
+    ) -> None:
+        folder, indexes = self.folder(tmp_path), Indexes(2000)
+        for _ in range(2):
+            for name in "abc":
+                assert self.join(folder, name, indexes) == f"question {name}"
+        assert looked_at["in a"] > 1
+        assert indexes._size <= 2000
+        assert indexes._size == sum(index.size for index in indexes._kept.values())
+
+    def test_memory_is_bounded(self, tmp_path: Path) -> None:
+        """Of a file with many ids, and of many files, no more is held than is asked for."""
+        for number in range(4):
+            names = (f"request {number} {i}" for i in range(1000))
+            (tmp_path / f"in {number}").write_bytes(lines(*map(asked, names)))
+        for most in (30_000, 800_000):
+            indexes = Indexes(most)
+            tracemalloc.start()
+            for number in range(4):
+                name = f"request {number} 999"
+                assert self.join(tmp_path, name, indexes) == f"question {name}"
+            held, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert held < most
+        assert held > most / 3
 
 
 class TestSeveral:

@@ -115,9 +115,11 @@ def test_bodies_may_be_base64() -> None:
 def test_session_of_claude_code() -> None:
     body = {**exchange().request, "metadata": {"user_id": json.dumps({"session_id": UUID})}}
     whole = entry("request", "postData", value={"text": json.dumps(body)})
-    (turn,) = turns_of(read_values(har(whole)))
-    assert turn.envelope is not None
-    assert turn.envelope.session_key("").harness_session_id == UUID
+    for headers in ([], [{"name": "X-Tapes-Harness-Version", "value": "2.1"}]):
+        whole["request"]["headers"] = headers
+        (turn,) = turns_of(read_values(har(whole)))
+        assert turn.envelope is not None
+        assert turn.envelope.session_key("").harness_session_id == UUID
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,11 @@ def test_session_of_claude_code() -> None:
         assert turn.envelope is not None
         assert turn.envelope.harness_id == "claude"
         assert turn.envelope.harness_session_id == UUID
+    named = {"x-tapes-agent-name": "helper", "x-tapes-cwd": "/x"}
+    (turn,) = turns_of(read_values(line({"body": body, "headers": named})))
+    assert turn.envelope is not None
+    assert turn.envelope.harness_session_id == UUID
+    assert turn.envelope.cwd == "/x"
     (turn,) = turns_of(read_values(line({"body": body, "headers": SESSION})))
     assert turn.envelope is not None
     assert turn.envelope.harness_session_id == "s-1"

@@ -229,7 +229,9 @@ class TestFiles:
     def test_one_that_somebody_may_be_writing(self, name: str, data: bytes, tmp_path: Path) -> None:
         for file, content in {**wire_files(exchange()), name: data}.items():
             (tmp_path / file).write_bytes(content)
-        assert isinstance(only(read_path(tmp_path)), Incomplete)
+        record = only(read_path(tmp_path))
+        assert isinstance(record, Incomplete)
+        assert record.reason is Reason.INCOMPLETE_RECORDING
         long_ago = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
         for path in tmp_path.iterdir():
             os.utime(path, (long_ago, long_ago))

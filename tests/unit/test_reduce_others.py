@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tapes_cli.capture.providers import PROVIDERS
+from tapes_cli.capture.providers.events import Events, read_reply
 from tapes_cli.capture.providers.response import parse_response
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
@@ -85,6 +86,56 @@ def test_an_ollama_stream() -> None:
 def test_an_ollama_stream_may_come_as_events() -> None:
     lines = [said(content="a"), LAST]
     assert PROVIDERS["ollama"].reduce(server_sent(lines)) == ollama(*lines)
+
+
+def test_an_ollama_stream_may_be_called_events() -> None:
+    """Lines of objects, under the content type of server-sent events."""
+    said_, body = said(content="a"), b""
+    for line in (said_, LAST):
+        body += json.dumps(line).encode() + b"\n"
+    assert PROVIDERS["ollama"].reduce(body, "text/event-stream") == ollama(said_, LAST)
+
+
+FRUITLESS = {
+    "list of numbers": (b"[", b"0,"),
+    "list of empty objects": (b"[", b"{},"),
+    "lines of numbers": (b"{}\n", b"0\n"),
+    "blank lines": (b"{}\n{}\n", b" \n"),
+    "events of numbers": (b"", b"data: 0\n\n"),
+    "events without data": (b"data: 0\n\n", b":\n\n"),
+    "ends": (b"", b"data: [DONE]\n\n"),
+}
+
+
+@pytest.mark.parametrize("name", FRUITLESS)
+def test_a_stream_that_says_nothing_is_given_up(name: str) -> None:
+    """Not read to its end, which may be far away."""
+    opening, event = FRUITLESS[name]
+    read = []
+    for count in (50_000, 100_000):
+        events = read_reply(opening + event * count, "")
+        assert isinstance(events, Events)
+        assert all(not found.value for found in events)
+        read.append((events.count, events.unreadable))
+    assert read[0] == read[1]
+    assert sum(read[0]) <= 10_003
+
+
+def test_what_was_said_before_nothing_is_kept() -> None:
+    body = json.dumps(said(content="a")).encode() + b"\n" + b"0\n" * 20_000
+    found = PROVIDERS["ollama"].reduce(body + json.dumps(LAST).encode())
+    assert found["message"]["content"] == [{"type": "text", "text": "a"}]
+    assert found["done"] is False
+    assert found["extra"]["incomplete"] is True
+    assert found["extra"]["unreadable_events"] > 10_000
+
+
+def test_blank_lines_between_events_cost_nothing() -> None:
+    lines = [said(content="a")] * 11_000 + [LAST]
+    body = b"".join(b"data: %b\n\n\n\n" % json.dumps(line).encode() for line in lines)
+    found = PROVIDERS["ollama"].reduce(body)
+    assert found["done"] is True
+    assert found["message"]["content"] == [{"type": "text", "text": "a" * 11_000}]
 
 
 def test_a_line_that_cannot_be_read_is_told() -> None:

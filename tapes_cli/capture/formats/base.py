@@ -7,8 +7,8 @@ files of one folder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from tapes_cli.model.records import Incomplete, Rejected, Skipped
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tapes_cli.model.json import JSON, JSONObject
     from tapes_cli.model.reasons import Reason
     from tapes_cli.model.records import Location, RejectError
+
+
+_Kept = TypeVar("_Kept")
 
 
 class SkipError(Exception):
@@ -81,6 +84,23 @@ Found: TypeAlias = Draft | Rejected | Skipped | Incomplete
 """What a source format finds."""
 
 
+class Memory:
+    """What formats remember from one source to the next: an object of a class of their own.
+
+    It lasts as long as the reader. How large it gets is up to that class. Not safe for threads.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[type, object] = {}
+
+    def of(self, kind: type[_Kept]) -> _Kept:
+        """Return the object of a class; the first time, it is made, without arguments."""
+        kept = self._kept.get(kind)
+        if not isinstance(kept, kind):
+            kept = self._kept[kind] = kind()
+        return kept
+
+
 @dataclass(frozen=True, slots=True)
 class Capture:
     """A source, as formats see it that have to see all of it.
@@ -91,6 +111,7 @@ class Capture:
         path: the file or folder, or None for stdin.
         finished: whether nobody has written to it for so long that nobody will.
         others: the files of the same run, to look for what belongs together.
+        memory: what formats remember of the sources before.
     """
 
     origin: Location
@@ -98,6 +119,7 @@ class Capture:
     path: Path | None = None
     finished: bool = False
     others: Iterable[Path] = ()
+    memory: Memory = field(default_factory=Memory)
 
     def at(self, line: int, byte_offset: int = 0, index: int | None = None) -> Location:
         """Return a place in it. `line` counts from 1, `byte_offset` from 0."""

@@ -12,27 +12,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tapes_cli.capture import exchange
-from tapes_cli.capture.batch_inputs import BatchInputs, is_request, requests_of
+from tapes_cli.capture.batch_inputs import BatchInputs, Indexes, is_request, requests_of
 from tapes_cli.capture.bodies import Body
 from tapes_cli.capture.decode import decode, decode_faithfully
 from tapes_cli.capture.formats.base import Draft, RecordFormat, SkipError, SourceFormat, Unusable
 from tapes_cli.capture.providers import PROVIDERS
 from tapes_cli.capture.sources import SourceReadError
 from tapes_cli.capture.spool import Spool
-from tapes_cli.capture.values import glued
+from tapes_cli.capture.values import CUT_SHORT, pieces_of
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Incomplete, RejectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tapes_cli.capture.batch_inputs import Key
     from tapes_cli.capture.formats.base import Capture, Found
     from tapes_cli.capture.lines import Line
     from tapes_cli.capture.spool import Piece
     from tapes_cli.model.json import JSON, JSONObject
     from tapes_cli.model.records import Location
 
-_CUT_SHORT = frozenset({Reason.NOT_JSON, Reason.NOT_UTF8})
 _FAILED = ("errored", "canceled", "expired")
 
 
@@ -53,6 +53,14 @@ def _is_answer(record: JSONObject) -> bool:
     return "response" in record or "error" in record or isinstance(record.get("result"), dict)
 
 
+def _key_of(answer: JSONObject) -> Key | None:
+    """Return the key of the request that is answered, or None if the id is none."""
+    custom_id = answer["custom_id"]
+    if not isinstance(custom_id, str):
+        return None
+    return "params" if isinstance(answer.get("result"), dict) else "body", custom_id
+
+
 @dataclass(frozen=True, slots=True)
 class _Aside:
     """A line that was put aside until all ids are known; `problem` says why it was not."""
@@ -70,7 +78,7 @@ class _Output:
         self._capture = capture
         self._spool = Spool()
         self._lines: list[_Aside] = []
-        self._ids: set[str] = set()
+        self._keys: set[Key] = set()
         self._damage: SourceReadError | None = None
 
     def read(self) -> Iterator[Found]:
@@ -80,7 +88,9 @@ class _Output:
             SourceReadError: the source could not be read to its end.
         """
         self._put_aside()
-        inputs = BatchInputs(frozenset(self._ids), self._capture.path, self._capture.others)
+        capture = self._capture
+        indexes = capture.memory.of(Indexes)
+        inputs = BatchInputs(frozenset(self._keys), capture.path, capture.others, indexes)
         for line in self._lines:
             yield self._found(line, inputs)
         if self._damage is not None:
@@ -103,16 +113,15 @@ class _Output:
             try:
                 value = decode(line.data)
             except RejectError as error:
-                pieces = glued(line) if error.reason is Reason.NOT_JSON else []
+                pieces = pieces_of(line, error)
                 if len(pieces) > 1:
                     for piece in pieces:
                         self._take(piece)
                     return
                 problem = error
             else:
-                custom_id = value.get("custom_id") if isinstance(value, dict) else None
-                if isinstance(custom_id, str) and _is_answer(value):
-                    self._ids.add(custom_id)
+                if isinstance(value, dict) and _is_answer(value) and (key := _key_of(value)):
+                    self._keys.add(key)
         aside = _Aside(location, self._spool.write(line.data), problem, line.terminated)
         self._lines.append(aside)
 
@@ -120,7 +129,7 @@ class _Output:
         data = self._spool.read(line.piece)
         location, problem = line.location, line.problem
         if problem is not None:
-            if not line.ended and problem.reason in _CUT_SHORT:
+            if not line.ended and problem.reason in CUT_SHORT:
                 return Incomplete(location, data)
             return exchange.refused(location, problem, data)
         try:
@@ -143,13 +152,13 @@ def _record(answer: JSON, inputs: BatchInputs) -> bytes:
         raise SkipError(Reason.BATCH_INPUT)
     if not _is_answer(answer):
         raise RejectError(Reason.UNRECOGNISED, "the line is no answer of a batch API")
-    anthropic = isinstance(answer.get("result"), dict)
-    body = _message(answer["result"]) if anthropic else _response(answer)
-    custom_id = answer["custom_id"]
-    if not isinstance(custom_id, str):
+    result = answer.get("result")
+    body = _message(result) if isinstance(result, dict) else _response(answer)
+    key = _key_of(answer)
+    if key is None:
         raise exchange.invalid("/custom_id", "is not a string")
-    field = "params" if anthropic else "body"
-    asked = inputs.request(custom_id, field)
+    field, custom_id = key
+    asked = inputs.request(key)
     call = _called(asked)
     request = asked[field]
     if not isinstance(request, dict):

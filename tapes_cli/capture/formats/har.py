@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tapes_cli.capture import exchange
+from tapes_cli.capture.bodies import from_base64
 from tapes_cli.capture.decode import decode_faithfully, dump
 from tapes_cli.capture.formats.base import Item, RecordFormat, SkipError, Unusable
 from tapes_cli.capture.headers import Headers, kept_fields
@@ -99,7 +100,7 @@ def _bytes(body: JSONObject, reason: Reason, pointer: str) -> bytes:
     if not isinstance(text, str):
         raise exchange.invalid(f"{pointer}/text", "is not a string")
     if body.get("encoding") == "base64":
-        return exchange.from_base64(text, reason, f"{pointer}/text")
+        return from_base64(text, reason, f"{pointer}/text")
     return exchange.text_bytes(text)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tapes_cli.capture import exchange
-from tapes_cli.capture.bodies import MAX_BODY_BYTES
+from tapes_cli.capture.bodies import MAX_BODY_BYTES, from_base64
 from tapes_cli.capture.decode import decode
 from tapes_cli.capture.formats.base import Draft, FolderFormat, SkipError
 from tapes_cli.capture.headers import Headers
@@ -101,7 +101,7 @@ def _read(capture: Capture) -> Iterator[Found]:
             unreadable = RejectError(Reason.EXCHANGE_INVALID, f"{error} is not a JSON object")
             yield exchange.refused(location, unreadable, b"")
         else:
-            yield Incomplete(location, reason=Reason.INCOMPLETE_TURN)
+            yield Incomplete(location, reason=Reason.INCOMPLETE_RECORDING)
         return
     except (RejectError, SkipError) as error:
         yield exchange.refused(location, error, b"")
@@ -155,7 +155,7 @@ def _request_body(request: JSONObject, headers: Headers) -> bytes:
     if not isinstance(encoded, str):
         raise exchange.invalid("/request/body_b64", "is not a string")
     return exchange.request_bytes(
-        exchange.from_base64(encoded, Reason.REQUEST_DECODE, "/request/body_b64"),
+        from_base64(encoded, Reason.REQUEST_DECODE, "/request/body_b64"),
         headers.joined("content-encoding"),
     )
 

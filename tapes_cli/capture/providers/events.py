@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r\n"
-_LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
+# A line and its end, or the ends of blank lines in a row.
+_LINE = re.compile(rb"([^\r\n]+)(\r\n|\r|\n|\Z)|[\r\n]+")
+_NOT_BLANK = re.compile(rb"[^\r\n]+")
 _FIELD = re.compile(rb"(?:\A|[\r\n])(?:data|event|id|retry)?:")
+_DATA = re.compile(rb"(?:\A|[\r\n])data:")
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
 _DONE = b"[DONE]"
+# Small and compressed, a body can hold millions that say nothing. No provider sends so many.
+_MOST_FRUITLESS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Events:
 
     Attributes:
         count: how many there were so far.
-        unreadable: how many so far could not be read, or are no objects.
+        unreadable: how many so far could not be read, or are no objects; the rest of a stream in
+            which thousands say nothing is one.
         finished: whether the stream said itself that it has ended.
     """
 
@@ -53,19 +59,33 @@ class Events:
 
     def __iter__(self) -> Iterator[Event]:
         """Yield the objects; what cannot be read is counted and passed over."""
+        fruitless = 0
         for name, data in self._values:
-            if data.strip(_BLANKS) == _DONE:
-                self.finished = True
-                continue
-            try:
-                value = decode_faithfully(data)
-            except RejectError:
-                value = None
-            if isinstance(value, dict):
+            value = self._read(data)
+            if not value:
+                fruitless += 1
+                if fruitless > _MOST_FRUITLESS:
+                    self.unreadable += 1
+                    return
+            if value is not None:
                 self.count += 1
                 yield Event(name, value)
-            else:
-                self.unreadable += 1
+
+    def _read(self, data: bytes) -> JSONObject | None:
+        """Return the object that an event is, or None for what is none."""
+        data = data.strip(_BLANKS)
+        if data == _DONE:
+            self.finished = True
+        if data in (b"", _DONE):
+            return None
+        try:
+            value = decode_faithfully(data)
+        except RejectError:
+            value = None
+        if not isinstance(value, dict):
+            self.unreadable += 1
+            return None
+        return value
 
 
 def read_reply(body: bytes, content_type: str) -> JSONObject | Events:
@@ -90,7 +110,8 @@ def read_reply(body: bytes, content_type: str) -> JSONObject | Events:
     try:
         value: JSONObject = decode_faithfully(body)
     except RejectError:
-        return _server_sent(body) if "event-stream" in content_type else Events(_lines(body))
+        sent = "event-stream" in content_type and _DATA.search(body) is not None
+        return Events(_server_sent_events(body) if sent else _lines(body))
     return value
 
 
@@ -105,32 +126,27 @@ def _server_sent(body: bytes) -> Events:
 def _server_sent_events(body: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the data of server-sent events, as the HTML standard reads them.
 
-    Unlike there, an event that the body breaks off in counts: the recording may end early.
+    Unlike there, an event that the body breaks off in counts: the recording may end early. One
+    without data is empty.
     """
     name = b""
     data: list[bytes] = []
     for match in _LINE.finditer(body):
         line = match[1]
-        if not line or not match[2]:
-            data += _data_of(line)
-            if any(data):
-                yield name.decode("utf-8", "replace"), b"\n".join(data)
+        if not line:
+            yield name.decode("utf-8", "replace"), b"\n".join(data)
             name, data = b"", []
         elif line.startswith(b"event:"):
             name = line[6:].strip(b" ")
-        else:
-            data += _data_of(line)
-
-
-def _data_of(line: bytes) -> list[bytes]:
-    return [line[5:].removeprefix(b" ")] if line.startswith(b"data:") else []
+        elif line.startswith(b"data:"):
+            data.append(line[5:].removeprefix(b" "))
+    yield name.decode("utf-8", "replace"), b"\n".join(data)
 
 
 def _lines(body: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield the lines, one object each."""
-    for match in _LINE.finditer(body):
-        if line := match[1].strip(_BLANKS):
-            yield "", line
+    for match in _NOT_BLANK.finditer(body):
+        yield "", match[0]
 
 
 def _listed(body: bytes) -> Iterator[tuple[str, bytes]]:
@@ -145,7 +161,7 @@ def _listed(body: bytes) -> Iterator[tuple[str, bytes]]:
             end = end_of_value(text, position)
         except (RecursionError, ValueError):
             # Where the next item begins cannot be told.
-            yield "", b""
+            yield "", text[position : position + 1].encode()
             return
         yield "", text[position:end].encode()
         position = end

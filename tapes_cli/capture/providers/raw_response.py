@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.bodies import decode_body, parse_codings
+from tapes_cli.capture.bodies import decode_body, from_base64, parse_codings
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
 
@@ -47,11 +45,7 @@ def reduce_raw(record: JSONObject, provider: Provider) -> JSONObject:
 def _body(text: JSON) -> bytes:
     if not isinstance(text, str):
         raise RejectError(Reason.RESPONSE_DECODE, "raw_response is not a string", _BODY)
-    try:
-        return b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        # The latter for characters beyond ASCII.
-        raise RejectError(Reason.RESPONSE_DECODE, "raw_response is not base64", _BODY) from None
+    return from_base64(text, Reason.RESPONSE_DECODE, _BODY)
 
 
 def _codings(value: JSON) -> list[str]:
