@@ -53,8 +53,9 @@ class Conversation:
         self._field = field
         self._spool = spool
         self._max = max_bytes
-        # Only ever appended to, or replaced: turns hold on to it.
+        # Turns hold on to it, the longest to so many: of these, none is ever taken out.
         self._entries: list[_Entry] = []
+        self._held = 0
         self._size = 0
         self._fresh: list[Message] = []
         self._mark: Mark | None = None
@@ -63,6 +64,23 @@ class Conversation:
     def __len__(self) -> int:
         """Return how many messages there are."""
         return len(self._entries)
+
+    def reserve(self, size: int) -> bool:
+        """Tell whether there is room for so many bytes. If not, the history is too large."""
+        self._too_large = self._too_large or self._size + size > self._max
+        return not self._too_large
+
+    def check(self) -> None:
+        """Check that a turn can have all messages so far as its history.
+
+        Raises:
+            RejectError: the history is too large.
+        """
+        if self._too_large:
+            raise RejectError(
+                Reason.HISTORY_TOO_LARGE,
+                f"what was said before the turn is larger than {self._max:,} bytes",
+            )
 
     def append(self, raw: JSON) -> None:
         """Add a raw message, without any number that may have been rounded.
@@ -76,8 +94,7 @@ class Conversation:
             return
         several = isinstance(raw, tuple)
         data = dump(list(raw) if several else raw)
-        if self._size + len(data) > self._max:
-            self._too_large = True
+        if not self.reserve(len(data)):
             return
         self._fresh += parsed_messages(self._provider, [raw], len(self._entries))
         self._entries.append(_Entry(self._spool.write(data), several))
@@ -86,11 +103,14 @@ class Conversation:
     def keep(self, count: int) -> None:
         """Forget all but the first `count` messages: the harness has rolled back, or compacted."""
         shared = len(self._entries) - len(self._fresh)
-        self._fresh = self._fresh[: max(count - shared, 0)]
+        del self._fresh[max(count - shared, 0) :]
         if count == 0:
             self._mark = None
-        self._entries = self._entries[:count]
-        self._size = sum(entry.piece.length for entry in self._entries)
+        self._size -= sum(entry.piece.length for entry in self._entries[count:])
+        if self._held > count:
+            self._entries, self._held = self._entries[:count], 0
+        else:
+            del self._entries[count:]
         self._too_large = False
 
     def open(self, record: JSONObject) -> OpenedRecord:
@@ -102,22 +122,24 @@ class Conversation:
         Raises:
             RejectError: the history is too large.
         """
-        if self._too_large:
-            raise RejectError(
-                Reason.HISTORY_TOO_LARGE,
-                f"what was said before the turn is larger than {self._max:,} bytes",
-            )
+        self.check()
         history = History(self._fresh)
         if self._mark is not None:
             shared = len(self._entries) - len(self._fresh)
-            earlier = _Earlier(self._spool, self._entries, shared, self._provider)
+            earlier = _Earlier(self._spool, self._hold(shared), shared, self._provider)
             history = History(self._fresh, shared, self._mark, lambda: earlier)
         self._fresh, self._mark = [], history.mark
         return OpenedRecord(record, history=history)
 
     def raw(self, record: JSONObject) -> Callable[[], bytes]:
         """Return what makes the bytes of a turn record with all messages so far in its request."""
-        return _Whole(self._spool, self._entries, len(self._entries), record, self._field)
+        count = len(self._entries)
+        return _Whole(self._spool, self._hold(count), count, record, self._field)
+
+    def _hold(self, count: int) -> list[_Entry]:
+        """Return the entries to somebody who looks at the first `count` of them."""
+        self._held = max(self._held, count)
+        return self._entries
 
 
 class _Earlier(Sequence["Message"]):

@@ -222,5 +222,5 @@ def _parse_constant(name: str) -> NoReturn:
 
 def _not_json(text: str, error: json.JSONDecodeError) -> str:
     if text.strip() in {"{", "["}:
-        return "the document goes over several lines; write each record on one line (jq -c . FILE)"
+        return "the document that begins here is not valid JSON, or cut short"
     return f"the line is not valid JSON at column {error.colno}: {error.msg}"

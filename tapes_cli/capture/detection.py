@@ -59,6 +59,9 @@ def format_of(
     Raises:
         RejectError: the record is no object, has no known format, or not the one asked for.
     """
+    if isinstance(value, list):
+        hint = "write its items on lines of their own (jq -c '.[]' FILE)"
+        raise RejectError(Reason.NOT_OBJECT, f"the line is a list; {hint}")
     if not isinstance(value, dict):
         raise RejectError(Reason.NOT_OBJECT, "the line is not an object")
     if asked is None:

@@ -142,7 +142,9 @@ class UnreadBytes:
 
     def kept(self, data: bytes) -> bytes:
         """Return the bytes of a line, or nothing."""
-        self._of_exchanges = self._of_exchanges or _EXCHANGE.search(data) is not None
+        # Text in UTF-16 has a zero byte beside each letter.
+        plain = data.replace(b"\0", b"")
+        self._of_exchanges = self._of_exchanges or _EXCHANGE.search(plain) is not None
         return b"" if self._of_exchanges else data
 
 

@@ -18,7 +18,7 @@ from tapes_cli.capture.line_reader import LineReader, OpenedLine, failed, refuse
 from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line
 from tapes_cli.capture.sources import Source, SourceProblem, SourceReadError, describe
 from tapes_cli.capture.times import Fallback, utc_now
-from tapes_cli.capture.values import CUT_SHORT, join_documents, pieces_of
+from tapes_cli.capture.values import is_cut_short, join_documents, pieces_of
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import (
     Accepted,
@@ -149,7 +149,7 @@ class Reader:
             if len(pieces) > 1:
                 for piece in pieces:
                     yield from self._parts(piece, origin, unread)
-            elif not line.terminated and error.reason in CUT_SHORT:
+            elif is_cut_short(line, error):
                 yield Incomplete(location, unread.kept(line.data))
             else:
                 yield refused(location, error, unread.kept(line.data))

@@ -23,6 +23,11 @@ _OPENINGS = (b"{", b"[", b",", b":")
 """How a line of a document ends that goes on; a line that was cut short mostly ends elsewhere."""
 
 
+def is_cut_short(line: Line, error: RejectError) -> bool:
+    """Whether a line that cannot be read for this reason may be one that is still being written."""
+    return not line.terminated and error.reason in CUT_SHORT
+
+
 def pieces_of(line: Line, error: RejectError) -> list[Line]:
     """Return the objects glued together on a line that cannot be read for this reason.
 

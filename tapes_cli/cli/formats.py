@@ -59,10 +59,13 @@ def _table(found: "list[Format]") -> "Table":
     from rich.table import Table  # noqa: PLC0415  # keeps start-up fast
     from rich.text import Text  # noqa: PLC0415  # as above
 
+    from tapes_cli.capture.formats.base import FolderFormat  # noqa: PLC0415  # keeps start-up fast
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("FORMAT", no_wrap=True)
     table.add_column("IDENTIFIED BY")
     for each in found:
-        lossy = "; lossy" if each.lossy else ""
-        table.add_row(Text(each.name, "cyan"), Text(f"{each.sign}{lossy}"))
+        notes = "; lossy" if each.lossy else ""
+        notes += "; not for --format" if isinstance(each, FolderFormat) else ""
+        table.add_row(Text(each.name, "cyan"), Text(f"{each.sign}{notes}"))
     return table

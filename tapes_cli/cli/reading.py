@@ -114,7 +114,7 @@ def _format_of(name: str | None) -> "RecordFormat | SourceFormat | None":
     found = format_named(name)
     if not isinstance(found, RecordFormat | SourceFormat):
         names = ", ".join(f.name for f in supported() if not isinstance(f, FolderFormat))
-        raise UsageError("--format names no format that a file can have.", hint=f"Use {names}.")
+        raise UsageError(f"--format {name}: no file has such a format.", hint=f"Use {names}.")
     return found
 
 

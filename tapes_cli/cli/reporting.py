@@ -17,13 +17,15 @@ INCOMPLETE = {
         "the last line has no newline and does not parse: cut short, or still being written"
     ),
     Reason.INCOMPLETE_TURN: (
-        "nothing proves yet that the answer is complete; it is taken by a later import, once the "
-        "session has gone on or a day has passed"
+        "nothing proves yet that the answer is complete; it is taken by an import after the "
+        "session has gone on, or a day after the file was last written"
     ),
     Reason.INCOMPLETE_RECORDING: "a file of the recording does not parse: still being written",
 }
 _SHOWN_REJECTS = 10
+_SHOWN_SOURCES = 40
 _LOG_EVERY_SECONDS = 30.0
+_HOW_TO_SEE = "validate names all, --rejects keeps them."
 _BAR_EVERY_SECONDS = 0.1
 
 
@@ -38,6 +40,7 @@ class Reporter:
         self._verbose = verbose
         self._rejects_shown = 0
         self._incomplete_shown = 0
+        self._sources_told = 0
         self._results = Results(output)
         self._last = time.monotonic()
         self._stderr = console(stderr=True, no_color=no_color)
@@ -68,16 +71,22 @@ class Reporter:
                 self._say(f"{kind} {place(settled.location)}")
 
     def source_done(self, source: SourceReport) -> None:
-        """Log one line a source where nobody watches a bar, or on request."""
-        if self._quiet or (self._bar and not self._verbose):
+        """Say what became of a source: on a terminal of the first ones only, unless on request."""
+        self._sources_told += 1
+        if self._quiet or (self._bar and not self._verbose and self._too_many_sources()):
             return
         a = source.accounts
         parts = [f"{a.stored} stored", f"{a.duplicate} duplicate", f"{a.rejected} rejected"]
-        parts += [
-            f"{n} {name}" for n, name in ((a.skipped, "skipped"), (a.incomplete, "incomplete")) if n
-        ]
+        parts += [f"{a.skipped} skipped{skips_of(source)}"] if a.skipped else []
+        parts += [f"{a.incomplete} incomplete"] if a.incomplete else []
         accounts = f"{a.read} read = {', '.join(parts)} ({source.seconds:.1f} s)"
         self._say(f"{source.name}: {formats_of(source)}{accounts}")
+
+    def _too_many_sources(self) -> bool:
+        """Whether so many lines have passed that a bar says more; say so once."""
+        if self._sources_told == _SHOWN_SOURCES + 1:
+            self._say("… and so on: --verbose names all.")
+        return self._sources_told > _SHOWN_SOURCES
 
     def progress(self, report: Report, source: str) -> None:
         """Show how far the run is: a line that is rewritten on a terminal, a log line elsewhere."""
@@ -104,7 +113,8 @@ class Reporter:
         self._results.close(report.as_dict())
         if self._output is Output.TEXT:
             if (hidden := report.records.rejected - self._rejects_shown) > 0:
-                say(f"… and {hidden:,} more rejected: validate names all, --rejects keeps them.")
+                kept = "the rejects file names all." if report.rejects_file else _HOW_TO_SEE
+                say(f"… and {hidden:,} more rejected: {kept}")
             for line in () if self._quiet else summary_lines(report):
                 write_line(line)
         if report.failure:
@@ -124,6 +134,12 @@ def formats_of(source: SourceReport) -> str:
     """Return the names of the formats found in a source, with a comma behind them."""
     names = [name for name, _ in source.formats.most_common() if name]
     return f"{' + '.join(names)}, " if names else ""
+
+
+def skips_of(source: SourceReport) -> str:
+    """Return why records of a source were skipped, in brackets."""
+    reasons = ", ".join(f"{code} {n:,}" for code, n in sorted(source.skips.items()))
+    return f" ({reasons})" if reasons else ""
 
 
 _ENDINGS = {

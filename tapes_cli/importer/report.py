@@ -85,6 +85,7 @@ class SourceReport:
         number: its place among all.
         accounts: its records by what became of them.
         formats: the names of the formats found in it, each with its records.
+        skips: the reasons for which records were skipped, each with its records.
         seconds: how long it took to read.
     """
 
@@ -93,12 +94,15 @@ class SourceReport:
     number: int = 0
     accounts: Accounts = field(default_factory=Accounts)
     formats: Counter[str] = field(default_factory=Counter)
+    skips: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     def count(self, record: Record) -> None:
         """Count a record that is no turn, or a turn that was rejected."""
         self.accounts.count(record)
         self.formats[record.location.format] += 1
+        if isinstance(record, Skipped):
+            self.skips[record.reason.value] += 1
 
     def count_settled(self, settled: Settled) -> None:
         """Count a turn that is stored or was there before."""

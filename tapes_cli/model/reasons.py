@@ -179,7 +179,7 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     ),
     Reason.INCOMPLETE_TURN: Explanation(
         "Nothing in the session file proves yet that its last answer is complete.",
-        "Import it again: the turn is taken once the session has gone on, or a day has passed.",
+        "Import it again after the session has gone on, or a day after the file was last written.",
     ),
     Reason.INCOMPLETE_RECORDING: Explanation(
         "A file of the recording does not parse, and was written less than a day ago.",
@@ -254,6 +254,6 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     ),
     Reason.FORMAT_FAILED: Explanation(
         "The code that reads this capture format failed.",
-        "Report it to whoever wrote the format: `tapes-cli formats` names the package.",
+        "Report it to whoever wrote the format, which the message names.",
     ),
 }

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapes_cli.capture.conversation import Conversation
+from tapes_cli.capture.decode import decode_faithfully
 from tapes_cli.capture.formats import claude_code, claude_code_index
 from tapes_cli.capture.formats.base import Capture, Found
 from tapes_cli.capture.formats.claude_code import FORMAT
@@ -86,6 +87,9 @@ class TestRecognition:
             {"type": "queue-operation", "sessionId": "s"},
             {"type": "custom-title", "customTitle": "x", "sessionId": "s"},
             {"type": "last-prompt", "leafUuid": "u", "sessionId": "s"},
+            {"type": "last-prompt", "lastPrompt": "x", "sessionId": "s"},
+            {"type": "mode", "mode": "normal", "sessionId": "s"},
+            {"type": "a-type-of-tomorrow", "leafUuid": "u"},
         ],
     )
     def test_first_lines(self, record: dict[str, Any]) -> None:
@@ -93,7 +97,15 @@ class TestRecognition:
 
     @pytest.mark.parametrize(
         "record",
-        [{}, {"type": "x", "payload": {}}, {"sessionId": "s"}, {"uuid": "u", "message": {}}],
+        [
+            {},
+            {"type": "x", "payload": {}},
+            {"sessionId": "s"},
+            {"uuid": "u", "message": {}},
+            {"type": "event", "sessionId": "s"},
+            {"type": ["mode"], "sessionId": "s"},
+            {"leafUuid": "u"},
+        ],
     )
     def test_other_formats(self, record: dict[str, Any]) -> None:
         assert not FORMAT.recognises(record)
@@ -545,14 +557,98 @@ class TestPieces:
         t.answer("m1", text("a"), isSidechain=True)
         assert reasons(read_bytes(t.data())) == [Reason.HISTORY_MISSING]
 
-    def test_gap_further_on_is_no_piece(self) -> None:
+    @pytest.mark.parametrize(
+        "begin",
+        [
+            lambda t: t.prompt("afresh", parentUuid=None),
+            lambda t: t.compact("afresh"),
+            lambda t: t.write("system", subtype="compact_boundary") and t.prompt("afresh"),
+            lambda t: t.prompt("afresh", isCompactSummary=True),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "hole",
+        [
+            lambda t: t.prompt("more", parentUuid="lost"),
+            lambda t: t.answer("m2", text("b"), parentUuid="lost"),
+            lambda t: t.write("progress", parentUuid="lost") and t.prompt("more"),
+        ],
+    )
+    def test_hole_further_on(
+        self, hole: Callable[[Transcript], object], begin: Callable[[Transcript], object]
+    ) -> None:
         t = Transcript()
         t.prompt("go")
         t.answer("m1", text("a"))
-        t.prompt("more", parentUuid="lost")
+        t.end()
+        hole(t)
+        t.answer("m3", text("c"))
+        # A line that goes on from before the hole does not fill it.
+        t.prompt("late", parentUuid="u1")
+        t.answer("m4", text("d"), parentUuid="u1")
+        begin(t)
+        t.answer("m5", text("e"))
+        t.end()
+        first, *skipped, last = read_bytes(t.data())
+        assert isinstance(first, Accepted)
+        assert len(skipped) >= 2
+        assert set(reasons(skipped)) == {Reason.HISTORY_MISSING}
+        assert isinstance(last, Accepted)
+        assert said(last.turn) == [("user", ["afresh"])]
+
+    def test_hole_by_a_line_that_cannot_be_read(self) -> None:
+        t = Transcript()
+        t.prompt("go")
+        t.answer("m1", text("a"))
+        t.end()
+        t.prompt("more")
         t.answer("m2", text("b"))
         t.end()
-        assert len(said(turns(t.data())[1])) == 3
+        lines = t.data().splitlines(keepends=True)
+        lines[3] = lines[3][:-20] + b"\n"
+        assert reasons(read_bytes(b"".join(lines))) == [
+            None,
+            Reason.NOT_JSON,
+            Reason.HISTORY_MISSING,
+        ]
+
+    def test_hole_in_a_message(self) -> None:
+        t = Transcript()
+        t.prompt("go")
+        t.answer("m1", text("a"), call("c1"), call("c2"))
+        t.result("c1", parentUuid="u2")
+        t.answer("m2", text("b"))
+        t.end()
+        assert len(turns(t.data())) == 2
+        for lost in (2, 3):
+            lines = [*t.lines[:lost], *t.lines[lost + 1 :]]
+            # The second call stands alone: no line follows it.
+            expected = [Reason.HISTORY_MISSING] * 2 if lost == 2 else [None] * 2
+            assert reasons(read_bytes(dump(lines))) == expected
+
+    def test_hole_is_that_of_its_thread(self) -> None:
+        t, side = Transcript(), Transcript(agent="a1", prefix="x")
+        t.prompt("go")
+        t.answer("m1", text("a"))
+        side.prompt("look")
+        side.answer("x1", text("seen"))
+        side.end()
+        side.prompt("again", parentUuid="lost")
+        side.answer("x2", text("seen"))
+        t.lines += side.lines
+        t.prompt("more")
+        t.answer("m2", text("b"))
+        t.end()
+        found = read_bytes(t.data(), mtime=LONG_AGO)
+        assert reasons(found) == [None, None, Reason.HISTORY_MISSING, None]
+
+    def test_a_line_that_follows_one_without_an_id_has_a_hole_before_it(self) -> None:
+        t = Transcript()
+        t.prompt("go", uuid=[])
+        t.parent = "u0"
+        t.answer("m1", text("a"))
+        t.end()
+        assert reasons(read_bytes(t.data())) == [Reason.LINE_INVALID, Reason.HISTORY_MISSING]
 
     def test_copies_add_nothing(self) -> None:
         t = self.transcript()
@@ -646,6 +742,62 @@ class TestProof:
         assert raw["response"]["message"]["content"][0]["tool_use_id"] == "c1"
         assert isinstance(read_bytes(t.data(), mtime=LONG_AGO)[0], Accepted)
 
+    @pytest.mark.parametrize(
+        ("blocks", "stop", "version", "complete"),
+        [
+            ([text("a")], None, "2.1.20", True),
+            ([thinking("hm"), text("a")], None, "2.1.209", True),
+            ([text("a"), thinking("hm")], None, "2.1.209", False),
+            ([thinking("hm")], "max_tokens", "2.1.209", True),
+            ([thinking("hm")], "max_tokens", "2.1.20", False),
+            ([thinking("hm")], "tool_use", "2.1.209", False),
+            ([text("a")], "tool_use", "2.1.209", False),
+            ([call("c9")], "tool_use", "2.1.209", True),
+            ([call("c9")], "tool_use", "2.1.20", False),
+            ([call("c1")], None, "2.1.20", True),
+            ([call("c1"), call("c2")], None, "2.1.20", True),
+            ([call("c9"), call("c1")], None, "2.1.20", False),
+            ([call("c1"), thinking("hm")], None, "2.1.20", False),
+            ([{"type": "tool_use"}], None, "2.1.20", False),
+            ([{"type": "server_tool_use", "id": "c1"}], None, "2.1.209", False),
+        ],
+    )
+    def test_a_file_that_is_finished(
+        self,
+        blocks: list[Any],
+        stop: str | None,
+        version: str,
+        complete: bool,  # noqa: FBT001  # an expectation
+    ) -> None:
+        t = Transcript(version=version)
+        t.prompt("go")
+        t.answer("m1", *blocks, stop=stop)
+        t.result("c1")
+        t.result("c2")
+        assert isinstance(read_bytes(t.data())[0], Incomplete)
+        (record,) = read_bytes(t.data(), mtime=LONG_AGO)
+        assert isinstance(record, Accepted if complete else Incomplete)
+
+    def test_the_last_line_has_the_stop_reason(self) -> None:
+        t = Transcript()
+        t.prompt("go")
+        t.answer("m1", thinking("hm"), stop="end_turn")
+        t.answer("m1", thinking("hm"))
+        assert isinstance(read_bytes(t.data(), mtime=LONG_AGO)[0], Incomplete)
+
+    @pytest.mark.parametrize("end", [b'{"type":', b'{"type":\n', b'"\xff', b"x" * 9000])
+    def test_what_cannot_be_read_may_be_of_the_last_message(self, end: bytes) -> None:
+        t = Transcript()
+        t.prompt("go")
+        t.answer("m1", text("a"))
+        assert len(turns(t.data(), mtime=LONG_AGO)) == 1
+        options = Options(format=FORMAT, max_line_bytes=8000)
+        record, last = read_bytes(t.data() + end, options, mtime=LONG_AGO)
+        assert isinstance(record, Incomplete)
+        assert isinstance(last, Incomplete | Rejected)
+        done, _ = read_bytes(end.strip() + b"\n" + t.data(), options, mtime=LONG_AGO)[::-1]
+        assert isinstance(done, Accepted)
+
     def test_stop_reason_proves_nothing(self) -> None:
         # Later versions write it on every line of the message.
         t = Transcript()
@@ -738,7 +890,6 @@ class TestBadLines:
             (("sessionId",), None, "sessionId is missing"),
             (("sessionId",), "", "sessionId is missing"),
             (("sessionId",), 5, "sessionId is not text"),
-            (("uuid",), [], "uuid is not text"),
             (("parentUuid",), 1, "parentUuid is not text"),
             (("version",), 2.1, "version is not text"),
             (("cwd",), {}, "cwd is not text"),
@@ -943,6 +1094,35 @@ class TestBadLines:
         assert isinstance(records[1], Rejected)
         assert records[1].raw == b""
 
+    @pytest.mark.parametrize("said", ["prompts", "answers"])
+    def test_what_is_too_large_is_not_decoded(
+        self, said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def decode(data: bytes) -> Any:
+            decoded.append(data)
+            return decode_faithfully(data)
+
+        t = Transcript()
+        for _ in range(50):
+            if said == "prompts":
+                t.prompt("p" * 100)
+            else:
+                t.answer("m0", text("a" * 100))
+        t.answer("m1", text("b"))
+        t.prompt("more")
+        t.answer("m2", text("c"))
+        t.compact("in short")
+        t.answer("m3", text("d"))
+        t.end()
+        decoded: list[bytes] = []
+        monkeypatch.setattr(claude_code, "decode_faithfully", decode)
+        monkeypatch.setattr(claude_code, "MAX_HISTORY_BYTES", 5000)
+        monkeypatch.setattr(claude_code, "Conversation", partial(Conversation, max_bytes=5000))
+        *refused, last = read_bytes(t.data())
+        assert set(reasons(refused)) == {Reason.HISTORY_TOO_LARGE}
+        assert isinstance(last, Accepted)
+        assert len(decoded) == 2
+
     def test_turns_before_the_damage_are_read(self, tmp_path: Path) -> None:
         t = Transcript()
         for number in range(200):
@@ -1046,7 +1226,7 @@ class Scribe:
         t.lines[-2] |= fields
 
     def _root(self, t: Transcript, fields: dict[str, Any]) -> None:
-        parent = self._draw(st.sampled_from([None, "lost", "u0", "v1", "w9"]))
+        parent = self._draw(st.sampled_from([None, None, "lost", "u0", "v1", "w9"]))
         t.prompt("root", parentUuid=parent, **fields)
 
     def _title(self, t: Transcript, _fields: dict[str, Any]) -> None:
@@ -1144,7 +1324,7 @@ class TestFuzz:
                     target = inner
                 target[data.draw(st.sampled_from(sorted(target)))] = data.draw(values)
         for record in read_bytes(t.data(), mtime=LONG_AGO):
-            assert isinstance(record, Accepted | Rejected | Skipped)
+            assert isinstance(record, Record)
             if isinstance(record, Rejected):
                 assert record.message
                 assert record.raw

@@ -8,14 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapes_cli.capture.formats import codex, codex_turns
+from tapes_cli.capture.formats.base import Capture
 from tapes_cli.capture.formats.codex import FORMAT
 from tapes_cli.capture.formats.turn_records import TurnParser
 from tapes_cli.capture.history import OpenedRecord
+from tapes_cli.capture.lines import LineSplitter
 from tapes_cli.capture.providers import PROVIDERS
 from tapes_cli.capture.providers.response import parse_response
+from tapes_cli.capture.sources import SourceReadError
 from tapes_cli.capture.times import Fallback
 from tapes_cli.model.reasons import Reason
-from tapes_cli.model.records import Accepted, Incomplete, Rejected, Skipped
+from tapes_cli.model.records import Accepted, Incomplete, Location, Rejected, Skipped
 from tapes_cli.model.turn import Usage
 from tests.support.rollouts import (
     LONG_AGO,
@@ -31,8 +34,10 @@ from tests.support.rollouts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from tapes_cli.capture.formats.base import Found
+    from tapes_cli.capture.lines import Line
     from tapes_cli.model.envelope import Envelope
     from tapes_cli.model.records import Record
     from tapes_cli.model.turn import Turn
@@ -49,6 +54,10 @@ def one(data: bytes) -> Turn:
 def rejects(data: bytes) -> list[tuple[int, Reason, str]]:
     found = [r for r in records(data) if isinstance(r, Rejected)]
     return [(r.location.line, r.reason, r.pointer) for r in found]
+
+
+def reasons(data: bytes) -> list[Reason]:
+    return [r.reason for r in records(data) if isinstance(r, Rejected | Skipped)]
 
 
 class TestDetection:
@@ -126,10 +135,24 @@ class TestSession:
     def test_a_bad_one_is_not_replaced_by_a_copy(
         self, fields: dict[str, Any], pointer: str
     ) -> None:
-        data = Rollout().meta(**fields).meta("other").ask("q").answer("a").data
-        assert rejects(data) == [(1, Reason.LINE_INVALID, pointer)]
-        (turn,) = accepted(records(data))
-        assert turn.envelope is None
+        rollout = Rollout().meta(**fields).meta("other").ask("q").answer("a")
+        assert rejects(rollout.data) == [(1, Reason.LINE_INVALID, pointer)]
+        assert reasons(rollout.data) == [Reason.LINE_INVALID, Reason.HISTORY_MISSING]
+        rollout.add("compacted", {"replacement_history": [SUMMARY]}).ask("r").answer("b")
+        assert not accepted(records(rollout.data))
+
+    def test_a_bad_one_that_is_repeated(self) -> None:
+        rollout = Rollout().meta(cwd=5).meta("other").meta(cwd=6).meta(forked_from_id="p")
+        (turn,) = accepted(records(rollout.ask("q").answer("a").data))
+        assert turn.envelope is not None
+        assert (turn.envelope.harness_session_id, turn.envelope.cwd) == (SESSION, "/home/me")
+        assert words(turn) == ["user: q", "assistant: a"]
+
+    def test_turns_before_the_repetition_are_skipped(self) -> None:
+        rollout = Rollout().meta(cwd=5).ask("q").answer("a").meta().ask("r").answer("b")
+        assert reasons(rollout.data) == [Reason.LINE_INVALID, Reason.HISTORY_MISSING]
+        (turn,) = accepted(records(rollout.data))
+        assert words(turn) == ["user: q", "assistant: a", "user: r", "assistant: b"]
 
 
 class TestTurns:
@@ -347,10 +370,49 @@ class TestProof:
         assert one(rollout.data).stop_reason == "stop"
 
     def test_a_file_that_is_finished_proves_its_last_turn(self) -> None:
-        data = begun().answer("a").say("b").data
+        data = begun().say("a").event("token_count", info=None).ask("q").say("b").data
         assert len(accepted(records(data))) == 1
         first, second = turns(data, LONG_AGO)
-        assert (first.usage, second.usage) == (COST, Usage())
+        assert (first.usage, second.usage) == (Usage(), Usage())
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            lambda r: r.say("b"),
+            lambda r: r.say("b").event("task_complete"),
+            lambda r: r.count(9).say("b"),
+        ],
+    )
+    def test_but_not_where_a_complete_call_has_its_count(
+        self, end: Callable[[Rollout], Rollout]
+    ) -> None:
+        done, still = records(end(begun().answer("a")).data, LONG_AGO)
+        assert isinstance(done, Accepted)
+        assert isinstance(still, Incomplete)
+        assert still.reason is Reason.INCOMPLETE_TURN
+
+    @pytest.mark.parametrize("end", [b'{"type":"resp', b'{"type":"\xc3', b"x" * 9000])
+    def test_a_file_that_ends_in_half_a_line_is_not_finished(self, end: bytes) -> None:
+        data = begun().say("a").data
+        assert len(turns(data, LONG_AGO)) == 1
+        turn, line = records(data + end, LONG_AGO, max_line_bytes=8000)
+        assert isinstance(turn, Incomplete)
+        assert isinstance(line, Incomplete | Rejected)
+
+    def test_nor_is_one_that_is_damaged(self) -> None:
+        data = begun().say("a").raw(b"{bad").told("note", "developer").data
+
+        def lines() -> Iterator[Line]:
+            yield from LineSplitter().split([data])
+            raise SourceReadError("damaged", LineSplitter())
+
+        found: list[Found] = []
+        with pytest.raises(SourceReadError):
+            found.extend(FORMAT.read(Capture(Location("in", 0, 0), lines(), finished=True)))
+        assert [(type(f).__name__, f.location.line) for f in found] == [
+            ("Incomplete", 5),
+            ("Rejected", 6),
+        ]
 
     def test_early_versions_count_before_the_items(self) -> None:
         rollout = Rollout().meta().ask("q").context()
@@ -455,14 +517,22 @@ class TestPieces:
         assert found[0].reason is Reason.HISTORY_MISSING
 
     def test_until_a_context_is_given(self) -> None:
-        rollout = Rollout().context().ask("q").answer("a").add("compacted", {"message": "m"})
+        rollout = Rollout().context().meta().ask("q").answer("a")
+        rollout.add("compacted", {"message": "m"})
         rollout.answer("b").add("compacted", {"replacement_history": [SUMMARY]}).answer("c")
         skipped, other, last = records(rollout.data)
         assert isinstance(skipped, Skipped)
         assert isinstance(other, Skipped)
         assert isinstance(last, Accepted)
         assert words(last.turn) == ["user: summary", "assistant: c"]
-        assert last.turn.envelope is None
+
+    def test_without_a_session_there_is_no_turn(self) -> None:
+        rollout = Rollout().context().add("compacted", {"replacement_history": [SUMMARY]})
+        rollout.answer("a").meta().answer("b")
+        skipped, last = records(rollout.data)
+        assert isinstance(skipped, Skipped)
+        assert isinstance(last, Accepted)
+        assert last.turn.envelope is not None
 
     def test_a_session_that_comes_later_gives_no_past(self) -> None:
         found = records(Rollout().context().meta().ask("q").answer("a").data)
@@ -505,7 +575,7 @@ class TestAgents:
 
     @pytest.mark.parametrize("start", [None, "6", True])
     def test_where_that_does_not_end_it_is_a_turn(self, start: object) -> None:
-        assert len(turns(self.child(start).data, LONG_AGO)) == 2
+        assert len(turns(self.child(start).count().data)) == 2
 
     def test_a_history_that_is_elsewhere(self) -> None:
         data = Rollout().meta(history_base={"thread_id": "p"}).ask("q").answer("a").data
@@ -514,36 +584,24 @@ class TestAgents:
 
 class TestRejects:
     def test_lines_that_are_none(self) -> None:
-        rollout = begun().raw(b"{nonsense").raw(b"[1]").raw(b'{"id":1}').raw(b'"\xff"')
-        data = rollout.answer("a").data
-        assert rejects(data) == [
-            (5, Reason.NOT_JSON, ""),
-            (6, Reason.NOT_OBJECT, ""),
-            (7, Reason.UNRECOGNISED, ""),
-            (8, Reason.NOT_UTF8, ""),
+        rollout = begun().raw(b"[1]").raw(b'{"id":1}').answer("a")
+        rollout.raw(b"{nonsense").raw(b'"\xff"')
+        assert rejects(rollout.data) == [
+            (5, Reason.NOT_OBJECT, ""),
+            (6, Reason.UNRECOGNISED, ""),
+            (9, Reason.NOT_JSON, ""),
+            (10, Reason.NOT_UTF8, ""),
         ]
-        assert len(accepted(records(data))) == 1
+        assert len(accepted(records(rollout.data))) == 1
 
     @pytest.mark.parametrize(
         ("kind", "payload", "pointer"),
         [
             (5, {}, "/type"),
             ("event_msg", [], "/payload"),
-            ("response_item", None, "/payload"),
             ("event_msg", {"type": 1}, "/payload/type"),
-            ("response_item", {"role": "user"}, "/payload/type"),
-            ("response_item", {"type": 1}, "/payload/type"),
-            ("response_item", {"type": "message", "role": 1}, "/payload/role"),
-            ("response_item", {"type": "message", "role": "user", "name": 1}, "/payload/name"),
+            ("event_msg", {"type": []}, "/payload/type"),
             ("turn_context", {"model": 1}, "/payload/model"),
-            ("compacted", {"message": 1}, "/payload/message"),
-            ("compacted", {"replacement_history": {}}, "/payload/replacement_history"),
-            ("compacted", {"replacement_history": [{}, 1]}, "/payload/replacement_history/1"),
-            (
-                "compacted",
-                {"replacement_history": [{"role": 1}]},
-                "/payload/replacement_history/0/role",
-            ),
             ("event_msg", {"type": "token_count", "info": 1}, "/payload/info"),
             (
                 "event_msg",
@@ -561,9 +619,6 @@ class TestRejects:
                 },
                 "/payload/info/last_token_usage/output_tokens",
             ),
-            ("event_msg", {"type": "thread_rolled_back"}, "/payload/num_turns"),
-            ("event_msg", {"type": "thread_rolled_back", "num_turns": -1}, "/payload/num_turns"),
-            ("event_msg", {"type": "thread_rolled_back", "num_turns": True}, "/payload/num_turns"),
         ],
     )
     def test_wrong_types_change_nothing(self, kind: Any, payload: Any, pointer: str) -> None:
@@ -575,6 +630,62 @@ class TestRejects:
         assert rejects(damaged) == [(6, Reason.LINE_INVALID, pointer)]
         assert identities(accepted(records(damaged))) == identities(turns(sound.data))
 
+    @pytest.mark.parametrize(
+        ("kind", "payload", "pointer"),
+        [
+            ("response_item", None, "/payload"),
+            ("response_item", {"role": "user"}, "/payload/type"),
+            ("response_item", {"type": 1}, "/payload/type"),
+            ("response_item", {"type": "message", "role": 1}, "/payload/role"),
+            ("response_item", {"type": "message", "role": "user", "name": 1}, "/payload/name"),
+            ("compacted", {"message": 1}, "/payload/message"),
+            ("compacted", {"replacement_history": {}}, "/payload/replacement_history"),
+            ("compacted", {"replacement_history": [{}, 1]}, "/payload/replacement_history/1"),
+            (
+                "compacted",
+                {"replacement_history": [{"role": 1}]},
+                "/payload/replacement_history/0/role",
+            ),
+            ("rollout_reference", 5, "/payload"),
+            ("event_msg", {"type": "thread_rolled_back"}, "/payload/num_turns"),
+            ("event_msg", {"type": "thread_rolled_back", "num_turns": -1}, "/payload/num_turns"),
+            ("event_msg", {"type": "thread_rolled_back", "num_turns": True}, "/payload/num_turns"),
+        ],
+    )
+    def test_what_the_context_depends_on(self, kind: str, payload: Any, pointer: str) -> None:
+        rollout = begun().answer("a").add(kind, payload).ask("q").answer("b")
+        assert rejects(rollout.data) == [(7, Reason.LINE_INVALID, pointer)]
+        assert reasons(rollout.data) == [Reason.LINE_INVALID, Reason.HISTORY_MISSING]
+        assert len(accepted(records(rollout.data))) == 1
+
+    @pytest.mark.parametrize("line", [b"{bad", b'{"a":"\xff"}', b'{"a":1e999}', b"x" * 9000])
+    def test_what_cannot_be_read_leaves_a_hole(self, line: bytes) -> None:
+        rollout = begun().answer("a").raw(line).ask("q").answer("b")
+        rollout.add("compacted", {"message": "m"}).ask("r").answer("c")
+        rollout.add("compacted", {"replacement_history": [SUMMARY]}).answer("d")
+        found = records(rollout.data, max_line_bytes=8000)
+        assert [type(record).__name__ for record in found] == [
+            "Accepted",
+            "Rejected",
+            "Skipped",
+            "Skipped",
+            "Accepted",
+        ]
+        assert words(accepted(found)[1]) == ["user: summary", "assistant: d"]
+
+    def test_a_turn_with_a_hole_is_none(self) -> None:
+        rollout = begun().say("a").raw(b"{bad").call("c").count()
+        assert reasons(rollout.data) == [Reason.HISTORY_MISSING, Reason.NOT_JSON]
+        assert len(records(rollout.data)) == 2
+
+    def test_one_that_has_ended_has_no_hole(self) -> None:
+        rollout = begun().say("a").event("task_complete").raw(b"{bad").count().answer("b")
+        done, bad, skipped = records(rollout.data)
+        assert isinstance(done, Accepted)
+        assert (done.turn.usage, done.turn.stop_reason) == (Usage(), "stop")
+        assert isinstance(bad, Rejected)
+        assert isinstance(skipped, Skipped)
+
     def test_messages_hold_no_content(self) -> None:
         payload = {"type": "message", "role": "user", "name": {"secret": "secret"}}
         (found,) = records(begun().add("response_item", payload).data)
@@ -583,15 +694,15 @@ class TestRejects:
         assert json.loads(found.raw)["payload"] == payload
 
     def test_they_come_in_the_order_of_places(self) -> None:
-        rollout = begun().raw(b"{bad").say("a").raw(b"{bad").call("c").raw(b"{bad").count()
-        found = records(rollout.raw(b"{bad").answer("b").data)
+        rollout = begun().raw(b"[]").say("a").raw(b"[]").call("c").raw(b"[]").count()
+        found = records(rollout.raw(b"[]").answer("b").data)
         assert [record.location.line for record in found] == [5, 6, 7, 9, 11, 12]
         assert [type(record).__name__[0] for record in found] == [*"RARRRA"]
 
     def test_too_long(self) -> None:
         data = begun().say("a").told("x" * 2000, "developer").count().data
-        done, too_long = records(data, max_line_bytes=1000)
-        assert isinstance(done, Accepted)
+        skipped, too_long = records(data, max_line_bytes=1000)
+        assert isinstance(skipped, Skipped)
         assert isinstance(too_long, Rejected)
         assert (too_long.reason, too_long.location.line) == (Reason.LINE_TOO_LONG, 6)
 
@@ -614,8 +725,9 @@ class TestRejects:
         assert identities(turns(glued.data)) == identities(turns(whole.data))
 
     def test_glued_to_something_damaged(self) -> None:
-        rollout = begun().say("a").raw(b'{"type').glue().count()
-        assert rejects(rollout.data) == [(5, Reason.NOT_JSON, "")]
+        rollout = begun().answer("a").raw(b'{"type').glue().answer("b")
+        assert reasons(rollout.data) == [Reason.NOT_JSON, Reason.HISTORY_MISSING]
+        assert rejects(rollout.data) == [(6, Reason.NOT_JSON, "")]
         assert len(accepted(records(rollout.data))) == 1
 
     def test_a_last_line_that_is_being_written(self) -> None:
@@ -706,11 +818,13 @@ STEPS: list[Callable[[Rollout], object]] = [
     lambda r: r.event("thread_rolled_back", num_turns=1),
     lambda r: r.context("gpt-6"),
     lambda r: r.meta("other"),
+    lambda r: r.meta(),
     lambda r: r.add("response_item", SAID, ordinal=1),
     lambda r: r.add("compacted", {"message": "m"}),
     lambda r: r.add("compacted", {"replacement_history": [SUMMARY, SAID]}),
-    lambda r: r.raw(b"{bad"),
+    lambda r: r.add("compacted", {"replacement_history": [SUMMARY]}),
     lambda r: r.raw(b'{"type":"event_msg","payload":5}'),
+    lambda r: r.raw(b"{bad"),
 ]
 
 
@@ -720,14 +834,17 @@ def _sorted_by_place(found: list[Record]) -> bool:
 
 
 class TestGrowth:
-    @given(st.lists(st.sampled_from(STEPS), min_size=4, max_size=25), st.booleans())
+    @given(st.lists(st.sampled_from(STEPS), min_size=4, max_size=25), st.booleans(), st.booleans())
     @settings(max_examples=250)
     def test_what_a_part_gives_the_whole_gives_again(
         self,
         steps: list[Callable[[Rollout], object]],
         piece: bool,  # noqa: FBT001
+        bad_meta: bool,  # noqa: FBT001
     ) -> None:
         rollout = Rollout() if piece else Rollout().meta(subagent_history_start_ordinal=9)
+        if bad_meta:
+            rollout = Rollout().meta(cwd=5)
         for step in steps:
             step(rollout)
         whole = identities(accepted(records(rollout.data)))

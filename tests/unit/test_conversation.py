@@ -3,7 +3,7 @@ from __future__ import annotations
 import gc
 import json
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +18,11 @@ from tapes_cli.capture.times import Fallback
 from tapes_cli.merkle.chain import ChainBuilder
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tapes_cli.model.history import History
 
 RESPONSE = {"message": {"role": "assistant", "content": [{"type": "text", "text": "ok"}]}}
 RECORD = {"provider": "anthropic", "request": {"model": "m"}, "response": RESPONSE}
@@ -56,6 +61,7 @@ def test_every_turn_is_as_if_its_record_had_all_messages(
 ) -> None:
     talk, builder = conversation(), ChainBuilder()
     said: list[Any] = []
+    made: list[tuple[list[Any], Callable[[], bytes], History]] = []
     for kind, value in doings:
         if kind == "say":
             message = {"role": "user", "content": value}
@@ -65,11 +71,58 @@ def test_every_turn_is_as_if_its_record_had_all_messages(
             talk.keep(value)
             said = said[:value]
         else:
-            raw = talk.raw(RECORD)
-            found = chain(talk.open(RECORD), builder if one_builder else None)
-            assert found == whole(said)
-            assert json.loads(raw()) == {**RECORD, "request": {"model": "m", "messages": said}}
+            raw, opened = talk.raw(RECORD), talk.open(RECORD)
+            assert chain(opened, builder if one_builder else None) == whole(said)
+            assert opened.history is not None
+            made.append(([*said], raw, opened.history))
         assert len(talk) == len(said)
+    for messages, raw, history in made:
+        assert json.loads(raw()) == {**RECORD, "request": {"model": "m", "messages": messages}}
+        assert [m.content[0]["text"] for m in history] == [m["content"] for m in messages]
+
+
+def test_what_is_rolled_back_costs_what_it_is_long() -> None:
+    talk = conversation()
+    for number in range(10):
+        talk.append({"role": "user", "content": str(number)})
+    raw = talk.raw(RECORD)
+    entries = talk._entries
+    for _ in range(3):
+        talk.append({"role": "user", "content": "more"})
+        talk.keep(10)
+    assert talk._entries is entries
+    # Nobody looks at the copy that this makes, so it is the last one.
+    talk.keep(9)
+    entries = talk._entries
+    talk.keep(5)
+    assert talk._entries is entries
+    assert len(json.loads(raw())["request"]["messages"]) == 10
+
+
+def test_histories_see_what_they_saw() -> None:
+    talk = conversation()
+    for number in range(4):
+        talk.append({"role": "user", "content": str(number)})
+    talk.open(RECORD)
+    history = talk.open(RECORD).history
+    talk.keep(1)
+    talk.append({"role": "user", "content": "another"})
+    assert history is not None
+    assert [message.content[0]["text"] for message in history] == [*"0123"]
+
+
+def test_what_is_rolled_back_makes_room() -> None:
+    talk = conversation(100)
+    for _ in range(5):
+        talk.append({"role": "user", "content": "x" * 20})
+        talk.append({"role": "user", "content": "y" * 10})
+        talk.check()
+        talk.keep(1)
+        talk.keep(0)
+    assert talk.reserve(100)
+    assert not talk.reserve(101)
+    with pytest.raises(RejectError):
+        talk.check()
 
 
 def test_a_message_is_hashed_once() -> None:

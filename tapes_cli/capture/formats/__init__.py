@@ -92,10 +92,13 @@ def detect(record: JSONObject) -> RecordFormat | SourceFormat:
         RejectError: with `UNRECOGNISED`, naming the first keys of the record.
     """
     for candidate in all_formats():
-        if not isinstance(candidate, RecordFormat | SourceFormat):
+        if not _says_yes(candidate, record):
             continue
-        if _says_yes(candidate, record):
+        if isinstance(candidate, RecordFormat | SourceFormat):
             return candidate
+        raise RejectError(
+            Reason.UNRECOGNISED, f"the record is part of a {candidate.title}; name its folder"
+        )
     raise _unrecognised(record)
 
 

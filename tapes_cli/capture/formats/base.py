@@ -134,8 +134,8 @@ class Format:
         name: what `--format` and the machine output call it: lower case, with hyphens.
         title: what people call one record or file of it.
         sign: what identifies it, as a noun phrase.
-        recognises: tells by its keys whether a record, for a source format the first one of the
-            source, is of this format.
+        recognises: tells by its keys whether a record is of this format: for a source format, the
+            first one of the source; for a folder format, one of a file that is named alone.
         lossy: whether its turns are rebuilt, and differ from what went over the wire.
     """
 

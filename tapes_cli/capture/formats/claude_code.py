@@ -4,7 +4,17 @@ A transcript holds each message once, not the requests. A turn is a message of t
 request is put together from what the thread has said before. The system prompt, the tools and
 what the harness attached are not in the file, so the request is an approximation.
 
-The rules are the capture specification's.
+The rules are the capture specification's; and so that a file that has grown gives the same turns
+as before, and more:
+
+* A message is given out when a later line proves that no more lines of it can come. What the user
+  says is such a proof, so lines of the message behind it are rejected, and what they hold is lost.
+* A message without proof is incomplete, unless the file is finished and the message is likely to
+  be all there: see `looks_complete`. A file is finished if nobody has written to it for a day; not
+  for a message behind which a line was cut short or cannot be read, or the file is damaged.
+* Where a line follows one that is not in the file so far, something is missing. From there on,
+  the turns of the thread are skipped until it begins anew; so is the message before, unless a line
+  has proved that it is over, as the missing line may be of that.
 """
 
 from __future__ import annotations
@@ -12,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.conversation import Conversation
+from tapes_cli.capture.conversation import MAX_HISTORY_BYTES, Conversation
 from tapes_cli.capture.decode import decode_faithfully, dump, too_deep
 from tapes_cli.capture.formats.base import Capture, Draft, Found, SourceFormat
 from tapes_cli.capture.formats.claude_code_index import (
@@ -25,7 +35,12 @@ from tapes_cli.capture.formats.claude_code_index import (
     Restart,
     Spoken,
 )
-from tapes_cli.capture.formats.claude_code_lines import has_counts, is_result, recognises
+from tapes_cli.capture.formats.claude_code_lines import (
+    has_counts,
+    is_result,
+    looks_complete,
+    recognises,
+)
 from tapes_cli.capture.providers import PROVIDERS
 from tapes_cli.capture.spool import Spool
 from tapes_cli.model.reasons import Reason
@@ -42,6 +57,8 @@ _HARNESS = "claude"
 _PROVIDER = PROVIDERS["anthropic"]
 _METADATA = {"source": _NAME, "lossy": True}
 _RESPONSE_FIELDS = ("id", "model", "stop_reason", "stop_sequence", "usage")
+# What a piece takes in memory, about, beside its bytes: there may be a million of a few bytes each.
+_PIECE_BYTES = 256
 _UNTRUSTED = ("stop_reason", "stop_sequence", "usage")
 
 
@@ -50,8 +67,7 @@ def _read(capture: Capture) -> Iterator[Found]:
     spool = Spool()
     index = Index(spool)
     index.read(capture.lines)
-    # Of a damaged source, nobody knows how it ends.
-    rebuilding = _Rebuilding(capture, spool, finished=capture.finished and index.damage is None)
+    rebuilding = _Rebuilding(capture, spool, index.bad)
     for event in index.events:
         if isinstance(event, Heard):
             rebuilding.talk(event.thread).hear(event)
@@ -73,21 +89,42 @@ class _Talk:
         conversation: the messages.
         spool: where the contents are.
         heard: what is not a message yet, as more may belong to it.
+        waiting: how many bytes that takes, about.
         broken: whether something is missing in the conversation.
     """
 
     conversation: Conversation
     spool: Spool
     heard: list[Heard] = field(default_factory=list)
+    waiting: int = 0
     broken: bool = False
 
     def hear(self, heard: Heard) -> None:
-        """Take something that is said to the model."""
-        self.heard.append(heard)
+        """Take something that is said to the model, if there is room for it."""
+        self.waiting += heard.piece.length + _PIECE_BYTES
+        if self.conversation.reserve(self.waiting):
+            self.heard.append(heard)
+        else:
+            self.heard.clear()
+
+    def check(self, spoken: Spoken) -> None:
+        """Check that a message, and what was said before it, can be held in memory.
+
+        Raises:
+            RejectError: they cannot; nor can what follows, until the thread begins anew.
+        """
+        self.conversation.check()
+        size = sum(piece.length + _PIECE_BYTES for piece in spoken.pieces)
+        if size > MAX_HISTORY_BYTES:
+            self.conversation.reserve(size)
+            raise RejectError(
+                Reason.HISTORY_TOO_LARGE, f"the turn is larger than {MAX_HISTORY_BYTES:,} bytes"
+            )
 
     def restart(self) -> None:
         """Forget everything."""
         self.heard.clear()
+        self.waiting = 0
         self.conversation.keep(0)
         self.broken = False
 
@@ -96,6 +133,7 @@ class _Talk:
         contents = [decode_faithfully(self.spool.read(heard.piece)) for heard in self.heard]
         size = sum(heard.place.length for heard in self.heard)
         self.heard.clear()
+        self.waiting = 0
         content = _merged(contents)
         if content is not None:
             self.conversation.append({"role": "user", "content": content})
@@ -104,11 +142,11 @@ class _Talk:
 
 @dataclass(slots=True)
 class _Rebuilding:
-    """Makes turns of messages, in the order of places."""
+    """Makes turns of messages, in the order of places. `bad` is that of the index at its end."""
 
     capture: Capture
     spool: Spool
-    finished: bool
+    bad: int
     talks: dict[str, _Talk] = field(default_factory=dict)
 
     def talk(self, thread: str) -> _Talk:
@@ -137,43 +175,46 @@ class _Rebuilding:
         if spoken.orphan or talk.broken:
             return Skipped(location, Reason.HISTORY_MISSING)
         try:
+            talk.check(spoken)
             return self._turn(spoken, talk, location)
+        except RejectError as refusal:
+            error = refusal
         except RecursionError:
             # How deep is too deep depends on the caller, too: a little less was fine before.
-            talk.broken = True
             error = too_deep()
-            return Rejected(location, error.reason, error.message, error.pointer, b"")
+        talk.broken = error.reason is not Reason.HISTORY_TOO_LARGE
+        # Not even its bytes are kept: without its history, it would be another turn.
+        return Rejected(location, error.reason, error.message, error.pointer, b"")
 
     def _turn(self, spoken: Spoken, talk: _Talk, location: Location) -> Found:
         size = spoken.size + talk.settle()
-        bodies = [decode_faithfully(self.spool.read(piece)) for piece in spoken.pieces]
-        blocks = [block for body in bodies for block in body["content"]]
-        record = _record(spoken, bodies[-1])
+        last, blocks = self._message(spoken)
+        record = _record(spoken, last)
         if blocks:
-            record["response"] = _response(bodies[-1], blocks)
-        if not spoken.over and not self.finished:
-            raw = talk.conversation.raw(record)()
-            return Incomplete(location, raw, Reason.INCOMPLETE_TURN)
+            record["response"] = _response(last, blocks)
+        finished = self.capture.finished and spoken.bad == self.bad
+        complete = finished and looks_complete(last, blocks, spoken.results)
+        if not spoken.over and not complete:
+            so_far = talk.conversation.raw(record)()
+            return Incomplete(location, so_far, Reason.INCOMPLETE_TURN)
         if not blocks:
             return Skipped(location, Reason.EMPTY_RESPONSE)
-        found = _draft(talk.conversation, location, record, size)
+        raw = talk.conversation.raw(record)
+        found = Draft(location, talk.conversation.open(record), raw, size)
         talk.conversation.append({"role": "assistant", "content": blocks})
         return found
 
+    def _message(self, spoken: Spoken) -> tuple[JSONObject, list[JSON]]:
+        """Return the body of a message's last line, and the blocks of all its lines."""
+        body: JSONObject = {}
+        blocks: list[JSON] = []
+        for piece in spoken.pieces:
+            body = decode_faithfully(self.spool.read(piece))
+            blocks += body["content"]
+        return body, blocks
+
     def _at(self, place: Place) -> Location:
         return self.capture.at(place.line, place.byte_offset)
-
-
-def _draft(
-    conversation: Conversation, location: Location, record: JSONObject, size: int
-) -> Draft | Rejected:
-    """Return the turn of a record, with what the conversation holds so far as its history."""
-    raw = conversation.raw(record)
-    try:
-        return Draft(location, conversation.open(record), raw, size)
-    except RejectError as error:
-        # Not even its bytes are kept: without its history, it would be another turn.
-        return Rejected(location, error.reason, error.message, error.pointer, b"")
 
 
 def _merged(contents: list[JSON]) -> JSON:

@@ -17,10 +17,11 @@ from tapes_cli.capture.formats.claude_code_lines import (
     Stem,
     Title,
     record_of,
+    results_in,
     said_by,
     stem_of,
 )
-from tapes_cli.capture.values import glued
+from tapes_cli.capture.values import is_cut_short, pieces_of
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
 
@@ -38,7 +39,6 @@ MAIN = ""
 """The thread of the session itself."""
 
 # What a line looks like that somebody is still writing.
-_CUT_SHORT = frozenset({Reason.NOT_JSON, Reason.NOT_UTF8})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,10 @@ class Spoken:
         place: where its first line is.
         name: what the session is called by then.
         synthetic: whether no model has said it.
-        orphan: whether what was said before it is not in the file.
+        orphan: whether what was said before it, or a line of its own, is not in the file.
+        bad: in how many places before it nobody knows what there is.
         over: whether a later line proves that no more lines of it can come.
+        results: the ids of the calls whose results came before that.
         pieces: the bodies of its lines: see `Answer`.
         size: bytes of its lines.
     """
@@ -105,7 +107,9 @@ class Spoken:
     name: str
     synthetic: bool
     orphan: bool
+    bad: int
     over: bool = False
+    results: set[str] = field(default_factory=set)
     pieces: list[Piece] = field(default_factory=list)
     size: int = 0
 
@@ -118,12 +122,14 @@ class _Origin:
     """A line from which others descend.
 
     `thread` is what tells the descendants apart where they are an unnamed sub-agent's; `whole` is
-    whether nothing was said before it.
+    whether nothing was said before it; `lost` is whether the line that it follows is not in the
+    file so far.
     """
 
     thread: str
     side: bool
     whole: bool
+    lost: bool
 
 
 @dataclass(slots=True)
@@ -136,11 +142,20 @@ class _Thread:
     current: Spoken | None = None
     current_id: str = ""
     over: set[str] = field(default_factory=set)
+    holes: set[_Origin] = field(default_factory=set)
+
+    def leave_hole(self, origin: _Origin) -> None:
+        """Note that something is missing: the message that is not over yet may lack it, too."""
+        self.holes.add(origin)
+        self.orphan = True
+        if self.current is not None:
+            self.current.orphan = True
 
     def close(self) -> None:
         """Note that the message that was spoken last is over."""
         if self.current is not None:
             self.current.over = True
+            self.current.results.clear()
             self.over.add(self.current_id)
             self.current = None
 
@@ -168,7 +183,8 @@ class _Family:
             return parent
         # A sub-agent that a line of the session starts begins there.
         whole = stem.root or (stem.side and parent is not None and parent.whole)
-        return _Origin(stem.uuid if stem.side else MAIN, stem.side, whole)
+        lost = bool(stem.parent) and parent is None
+        return _Origin(stem.uuid if stem.side else MAIN, stem.side, whole, lost)
 
 
 class _Titles:
@@ -213,11 +229,13 @@ class Index:
     Attributes:
         events: what was found.
         damage: why the source could not be read to its end, if so.
+        bad: in how many places, including a damage, nobody knows what there is.
     """
 
     def __init__(self, spool: Spool) -> None:
         self.events: list[Event] = []
         self.damage: SourceReadError | None = None
+        self.bad = 0
         self._spool = spool
         self._family = _Family()
         self._titles = _Titles()
@@ -235,23 +253,26 @@ class Index:
                 self._line(line)
         except SourceReadError as error:
             self.damage = error
+            self.bad += 1
 
     def _line(self, line: Line) -> None:
         place = Place(line.number, line.byte_offset, len(line.data))
         try:
             self._record(line, place)
         except RejectError as error:
-            pieces = glued(line) if error.reason is Reason.NOT_JSON else []
+            pieces = pieces_of(line, error)
             if len(pieces) > 1:
                 for piece in pieces:
                     self._line(piece)
                 return
             kept = self._spool.write(line.data)
-            if error.reason in _CUT_SHORT and not line.terminated:
+            self.bad += 1
+            if is_cut_short(line, error):
                 self.events.append(CutShort(place, kept))
             else:
                 self.events.append(Bad(place, error, kept))
         except RecursionError:
+            self.bad += 1
             self.events.append(Bad(place, too_deep(), self._spool.write(line.data)))
 
     def _record(self, line: Line, place: Place) -> None:
@@ -296,13 +317,17 @@ class Index:
         if not prompt.sent:
             return
         kept = dump(prompt.content)
+        self._look_for_hole(thread, origin)
+        if thread.current is not None:
+            thread.current.results |= results_in(prompt.content)
         if prompt.ends:
             thread.close()
         if prompt.summary:
             self._restart(thread, origin)
         else:
             self._descend(thread, origin)
-        self.events.append(Heard(thread.key, place, self._spool.write(kept)))
+        if not thread.orphan:
+            self.events.append(Heard(thread.key, place, self._spool.write(kept)))
 
     def _answer(self, answer: Answer, stem: Stem, origin: _Origin, place: Place) -> None:
         thread = self._thread(stem, origin)
@@ -313,6 +338,7 @@ class Index:
                 "/message/id",
             )
         kept = dump(answer.body)
+        self._look_for_hole(thread, origin)
         if thread.current is None or thread.current_id != answer.message_id:
             thread.close()
             self._descend(thread, origin)
@@ -323,6 +349,7 @@ class Index:
                 name=self._titles.of(stem.session) if thread.key == MAIN else "",
                 synthetic=answer.synthetic,
                 orphan=thread.orphan,
+                bad=self.bad,
             )
             self.events.append(spoken)
             thread.current, thread.current_id = spoken, answer.message_id
@@ -346,6 +373,10 @@ class Index:
         if thread is None:
             thread = self._threads[key] = _Thread(key)
         return thread
+
+    def _look_for_hole(self, thread: _Thread, origin: _Origin) -> None:
+        if origin.lost and origin not in thread.holes:
+            thread.leave_hole(origin)
 
     def _descend(self, thread: _Thread, origin: _Origin) -> None:
         """Forget what was said if a line begins anew, and not by chance in the middle."""

@@ -31,8 +31,36 @@ SYNTHETIC_MODEL = "<synthetic>"
 # The keys of which every line has one, and the types that have none of them.
 _KEYS = frozenset({"sessionId", "uuid", "parentUuid", "leafUuid", "messageId", "isSnapshotUpdate"})
 _TYPES_WITHOUT_KEYS = frozenset({"summary", "speculation-accept"})
-# Keys of lines that are no messages.
-_BOOKKEEPING = frozenset({"sessionId", "leafUuid", "isSnapshotUpdate"})
+# Keys that no lines of other formats have.
+_OWN_KEYS = frozenset({"leafUuid", "isSnapshotUpdate"})
+# Types of lines that may have no key but `sessionId`, which others have as well.
+_BOOKKEEPING = frozenset(
+    {
+        "agent-color",
+        "agent-name",
+        "agent-setting",
+        "ai-title",
+        "bridge-session",
+        "content-replacement",
+        "custom-title",
+        "file-history-delta",
+        "file-history-snapshot",
+        "fork-context-ref",
+        "frame-link",
+        "last-prompt",
+        "marble-origami-commit",
+        "marble-origami-snapshot",
+        "mode",
+        "permission-mode",
+        "pr-link",
+        "queue-operation",
+        "relocated",
+        "summary",
+        "tag",
+        "task-summary",
+        "worktree-state",
+    }
+)
 _TITLES = {"custom-title": "customTitle", "ai-title": "aiTitle", "summary": "summary"}
 
 _TEXTS = (
@@ -57,7 +85,10 @@ def recognises(record: JSONObject) -> bool:
     """Whether a transcript may begin with this record."""
     if "sessionId" in record and ("uuid" in record or "message" in record):
         return True
-    return isinstance(record.get("type"), str) and not _BOOKKEEPING.isdisjoint(record)
+    kind = _text(record, "type")
+    if "sessionId" in record and kind in _BOOKKEEPING:
+        return True
+    return bool(kind) and not _OWN_KEYS.isdisjoint(record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +284,31 @@ def _prompt(record: JSONObject, message: JSONObject) -> Prompt:
 def is_result(block: JSONObject) -> bool:
     """Whether a block is what a tool has returned."""
     return block.get("type") == "tool_result"
+
+
+def results_in(content: JSON) -> set[str]:
+    """Return the ids of the calls whose results are among blocks. A text has none."""
+    blocks = content if isinstance(content, list) else []
+    return {known_id(_text(block, "tool_use_id")) for block in blocks if is_result(block)}
+
+
+def looks_complete(body: JSONObject, blocks: list[JSONObject], results: set[str]) -> bool:
+    """Whether a message is likely to be all there, where no line proves that it is over.
+
+    It gives a stop reason, which its blocks do not belie; or ends in text, or in a call, all calls
+    having been answered.
+
+    Args:
+        body: that of its last line so far: see `Answer`.
+        blocks: the blocks of all its lines so far.
+        results: the ids of the calls whose results are in the file.
+    """
+    calls = [block for block in blocks if block.get("type") == "tool_use"]
+    if has_counts(body["version"]) and (stop_reason := body["stop_reason"]):
+        return bool(calls) or stop_reason != "tool_use"
+    last = blocks[-1].get("type") if blocks else None
+    answered = all(known_id(_text(block, "id")) in results for block in calls)
+    return last == "text" or (last == "tool_use" and answered)
 
 
 def _note(record: JSONObject) -> Note:

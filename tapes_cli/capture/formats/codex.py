@@ -14,8 +14,12 @@ that follows they come after all of them. A turn is given out when nothing can b
 * at what the model says after the end of its turn (`task_complete`, `turn_aborted`) or after what
   the user asked next. These end a turn, but do not prove that its count will not follow: until
   one of the proofs, a count that comes late is that of the turn that has ended;
-* at the end of a file that is finished. In any other file, the last turn without proof is
-  incomplete: reported, and read again next time.
+* at the end of a file that is finished, if there was never a count with a total: early versions
+  write none, while later ones write that of each call that comes to its end. Any other last turn
+  without proof is incomplete: reported, and read again next time.
+
+A file is finished if nobody has written to it for a day; not if it ends in a line that was cut
+short or in a damage, since then nobody knows how it goes on.
 
 So a turn never depends on what stands behind its proof, and what a growing file has given once
 it gives again. Early versions write the count of a call *before* its items: a count that finds no
@@ -30,10 +34,16 @@ Context. `compacted` replaces it: by its `replacement_history`, or in early vers
 its `message`, which is taken for a message of the user. `thread_rolled_back` takes it back to
 before the n-th last message that the user wrote. Both change what later turns build on, not the
 turns before. A file that does not begin with `session_meta` is a piece, and one that refers to
-another rollout in place of a copy lacks what is there: turns are skipped until `compacted` gives
-the whole context. What an agent's rollout has of its parent's, where it says up to which `ordinal`
-that goes, is context only: the parent's turns are not all there, and are its own. What a fork has
-of its parent's are the parent's very turns; stored twice, a turn counts once.
+another rollout in place of a copy lacks what is there. A line that cannot be read, or that the
+context depends on but that is faulty, leaves a hole: also in the turn that it stands in, unless
+that has ended. In all these, turns are skipped until `compacted` gives the whole context. What an
+agent's rollout has of its parent's, where it says up to which `ordinal` that goes, is context
+only: the parent's turns are not all there, and are its own. What a fork has of its parent's are
+the parent's very turns; stored twice, a turn counts once.
+
+Session. It is that of the first `session_meta`. If that is faulty, a sound repetition counts as the
+first; it is one if the id is the same, as others may be the parent's. Turns are skipped until the
+session is known.
 
 The time of a turn is that of the last item that the model said, as no other line is always there.
 """
@@ -48,7 +58,7 @@ from tapes_cli.capture.formats import codex_lines as lines
 from tapes_cli.capture.formats.base import Draft, SourceFormat
 from tapes_cli.capture.formats.codex_turns import ABORTED, STOP, Context, Turn
 from tapes_cli.capture.times import parse_time
-from tapes_cli.capture.values import glued
+from tapes_cli.capture.values import is_cut_short, pieces_of
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Incomplete, Rejected, RejectError, Skipped
 
@@ -59,8 +69,6 @@ if TYPE_CHECKING:
     from tapes_cli.capture.lines import Line
     from tapes_cli.model.json import JSON, JSONObject
     from tapes_cli.model.records import Location
-
-_CUT_SHORT = frozenset({Reason.NOT_JSON, Reason.NOT_UTF8})
 
 
 def _is_rollout(record: JSONObject) -> bool:
@@ -78,8 +86,10 @@ class _Rollout:
         self._capture = capture
         self._context = Context()
         self._began = False
+        self._open_end = False
         self._session: JSONObject | None = None
-        self._sessions = 0
+        # The id in a first session_meta that is faulty otherwise, empty if it has none.
+        self._session_id: str | None = None
         self._copied = False
         self._own_from = 0
         self._model = ""
@@ -111,21 +121,31 @@ class _Rollout:
         }
 
     def read(self) -> Iterator[Found]:
-        for line in self._capture.lines:
-            self._bytes += len(line.data)
-            self._line(line)
-            if self._turn is not None and self._turn.size > MAX_HISTORY_BYTES:
-                self._give_up(self._turn)
-            yield from self._found
-            self._found.clear()
+        # Deferred: sources ask formats what a folder is.
+        from tapes_cli.capture.sources import SourceReadError  # noqa: PLC0415
+
+        damage: SourceReadError | None = None
+        try:
+            for line in self._capture.lines:
+                self._bytes += len(line.data)
+                self._line(line)
+                if self._turn is not None and self._turn.size > MAX_HISTORY_BYTES:
+                    self._give_up(self._turn)
+                yield from self._found
+                self._found.clear()
+        except SourceReadError as error:
+            damage = error
+            self._open_end = True
         self._finish()
         yield from self._found
+        if damage is not None:
+            raise damage
 
     def _line(self, line: Line) -> None:
         location = self._capture.at(line.number, line.byte_offset)
         if line.too_long:
             error = RejectError(Reason.LINE_TOO_LONG, "the line is longer than the limit")
-            self._reject(location, error, b"")
+            self._unreadable(line, location, error)
             return
         try:
             value = decode_faithfully(line.data)
@@ -135,17 +155,33 @@ class _Rollout:
         try:
             self._record(value, location, len(line.data))
         except RejectError as error:
+            if lines.makes_context(value):
+                self._leave_hole()
             self._reject(location, error, line.data)
 
     def _damaged(self, line: Line, location: Location, error: RejectError) -> None:
-        pieces = glued(line) if error.reason is Reason.NOT_JSON else []
+        pieces = pieces_of(line, error)
         if len(pieces) > 1:
             for piece in pieces:
                 self._line(piece)
-        elif not line.terminated and error.reason in _CUT_SHORT:
+        elif is_cut_short(line, error):
+            self._open_end = True
             self._find(Incomplete(location, line.data), len(line.data))
         else:
-            self._reject(location, error, line.data)
+            self._unreadable(line, location, error)
+
+    def _unreadable(self, line: Line, location: Location, error: RejectError) -> None:
+        if line.terminated:
+            self._leave_hole()
+        else:
+            self._open_end = True
+        self._reject(location, error, line.data)
+
+    def _leave_hole(self) -> None:
+        """Note that something is missing here, and may be in the turn, unless that has ended."""
+        if self._turn is not None and self._turn.ended:
+            self._give_out(self._turn)
+        self._context.forget()
 
     def _reject(self, location: Location, error: RejectError, data: bytes) -> None:
         self._find(Rejected(location, error.reason, error.message, error.pointer, data), len(data))
@@ -186,12 +222,17 @@ class _Rollout:
 
     def _session_meta(self, payload: JSONObject, _location: Location) -> None:
         """Take the session from the first one: later ones are a fork's parent's, or repeat it."""
-        self._sessions += 1
-        if self._sessions == 1:
+        if self._session is not None:
+            return
+        session_id = payload.get("id")
+        if self._session_id is None:
+            self._session_id = session_id if isinstance(session_id, str) else ""
             self._own_from = lines.read_start(payload)
             if payload.get("history_base"):
-                self._context.known = False
-            self._session = lines.read_session(payload)
+                self._context.forget()
+        elif session_id != self._session_id:
+            return
+        self._session = lines.read_session(payload)
 
     def _turn_context(self, payload: JSONObject, _location: Location) -> None:
         model = lines.text_at(payload, "model")
@@ -210,7 +251,7 @@ class _Rollout:
 
     def _reference(self, _payload: JSONObject, _location: Location) -> None:
         self._begin_anew()
-        self._context.known = False
+        self._context.forget()
 
     def _event(self, payload: JSONObject, _location: Location) -> None:
         if (handle := self._events.get(lines.text_at(payload, "type"))) is not None:
@@ -293,7 +334,7 @@ class _Rollout:
 
     def _made(self, turn: Turn) -> Found:
         size, self._bytes = self._bytes, 0
-        if not self._context.known:
+        if not self._context.known or self._session is None:
             return Skipped(turn.location, Reason.HISTORY_MISSING)
         record = turn.record(self._session)
         raw = self._context.raw(record)
@@ -318,7 +359,7 @@ class _Rollout:
         turn = self._turn
         if turn is None:
             return
-        if self._capture.finished:
+        if self._capture.finished and not self._open_end and self._total is None:
             self._give_out(turn)
             return
         if not turn.copied:

@@ -25,6 +25,10 @@ OPENAI = PROVIDERS["openai"]
 ABORTED = "<turn_aborted>"
 """How the message begins by which Codex tells the model that it was interrupted."""
 
+# What the context depends on.
+_CONTEXT = frozenset({"response_item", "compacted", "rollout_reference", "fork_reference"})
+_CONTEXT_EVENTS = frozenset({"thread_rolled_back"})
+
 # How messages with the role `user` begin that Codex wrote itself: they begin no turn of the user.
 _NOT_ASKED = (
     ABORTED,
@@ -70,6 +74,15 @@ class TokenCount:
 
     total: JSONObject
     usage: JSONObject
+
+
+def makes_context(record: JSON) -> bool:
+    """Tell whether the context depends on a record, be it a sound one or not."""
+    if not isinstance(record, dict) or not isinstance(kind := record.get("type"), str):
+        return False
+    payload = record.get("payload")
+    event = payload.get("type") if kind == "event_msg" and isinstance(payload, dict) else None
+    return kind in _CONTEXT or (isinstance(event, str) and event in _CONTEXT_EVENTS)
 
 
 def read_session(payload: JSONObject) -> JSONObject:

@@ -118,10 +118,15 @@ class Context:
         self._held = False
         self._count += 1
 
+    def forget(self) -> None:
+        """Note that it is not known any more."""
+        self._conversation.keep(0)
+        self._count, self._asked, self._held, self.known = 0, [], True, False
+
     def replace(self, messages: list[JSON]) -> None:
         """Put messages in the place of all there are."""
-        self._conversation.keep(0)
-        self._count, self._asked, self._held, self.known = 0, [], True, True
+        self.forget()
+        self.known = True
         for message in messages:
             self.add(message)
 

@@ -43,7 +43,8 @@ def _record(record: JSONObject) -> JSON:
         if record["record"] is None:
             raise RejectError(
                 Reason.RECORD_INVALID,
-                "the rejected record was too large to keep, or unreadable; import its source again",
+                "the rejected record was not kept, since it was too large, unreadable, or may hold "
+                "credentials; import its source again",
                 "/record",
             )
         return record["record"]

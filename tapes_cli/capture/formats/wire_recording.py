@@ -227,7 +227,7 @@ FORMAT = FolderFormat(
     name="wire-recording",
     title="wire recording",
     sign="a folder with `request.json` and `meta.json`",
-    recognises=lambda _record: False,
+    recognises=lambda record: record.keys() >= {"method", "url", "body_b64"},
     files=frozenset({_REQUEST, _META}),
     optional=frozenset(_RESPONSES),
     read=_read,
