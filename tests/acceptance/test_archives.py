@@ -100,6 +100,11 @@ def test_what_was_found_is_said_for_each_file(archive: Path) -> None:
     assert {record.get("format") for record in found[:-1]} == {"har"}
 
 
+def test_files_say_why_their_records_were_skipped(archive: Path) -> None:
+    told = tapes("validate", archive / "raw-turns").err
+    assert "raw-turns, 4 sound turns, 0 rejected, 1 skipped (transcript_row 1)" in told
+
+
 def test_lossy_turns_are_marked(database: str, archive: Path) -> None:
     done = run(database, archive / "claude-code-transcript")
     assert done.summary["lossy"] == done.summary["records"]["stored"] == 5

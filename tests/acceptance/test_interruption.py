@@ -187,12 +187,16 @@ def _on_a_terminal(*arguments: str, columns: int = 80) -> str:
     return shown.decode()
 
 
-def test_a_terminal_shows_progress_on_one_line(database: str, tmp_path: Path) -> None:
+def test_a_terminal_shows_progress_on_one_line_and_then_what_a_file_was(
+    database: str, tmp_path: Path
+) -> None:
     capture = tmp_path / "many.jsonl"
     capture.write_text("".join(line(record(f"question {i}")) for i in range(3000)))
     shown = _on_a_terminal("import", "--dsn", database, str(capture))
     assert "records read" in shown
-    assert "\n" not in shown
+    bar, _, told = shown.rpartition(f"{capture}: turn-record, 3000 read = 3000 stored")
+    assert "\n" not in bar
+    assert told.count("\n") == 1
     assert shown.endswith("\r\x1b[K")
 
 
