@@ -6,8 +6,9 @@ import sys
 import zlib
 from base64 import b64decode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from tapes_cli.capture.decompress import GZIP_WBITS, ZlibDecoder
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
 
@@ -18,6 +19,8 @@ else:
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from tapes_cli.capture.decompress import Decoder
 
 MAX_BODY_BYTES = 48 << 20
 """The largest body, before and after each coding is taken off."""
@@ -58,40 +61,6 @@ def from_base64(text: str, reason: Reason, pointer: str) -> bytes:
     except ValueError:
         name = pointer[1:].replace("/", ".")
         raise RejectError(reason, f"{name} is not base64", pointer) from None
-
-
-class _Decoder(Protocol):
-    """Decodes one member: a gzip member, a zlib stream, a zstd frame."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _ZlibDecoder:
-    """zlib's decompressor with the interface of zstd's."""
-
-    def __init__(self, wbits: int) -> None:
-        self._zlib = zlib.decompressobj(wbits=wbits)
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._zlib.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
 
 class _DamagedError(Exception):
@@ -169,7 +138,7 @@ def _peeled(name: str, data: bytes, pointer: str) -> tuple[bytes, bool]:
     return b"", True
 
 
-def _members(opener: Callable[[], _Decoder], data: bytes) -> Iterator[bytes]:
+def _members(opener: Callable[[], Decoder], data: bytes) -> Iterator[bytes]:
     """Yield what the members hold, one after the other. Zero bytes may follow a member.
 
     Raises:
@@ -203,31 +172,31 @@ def _is_zero(data: bytes, position: int) -> bool:
     return not any(nearest) and not data[position:].strip(b"\0")
 
 
-def _decompressed(decoder: _Decoder, data: bytes) -> bytes:
+def _decompressed(decoder: Decoder, data: bytes) -> bytes:
     try:
         return decoder.decompress(data, _CHUNK_BYTES)
     except (zlib.error, zstd.ZstdError, EOFError) as error:
         raise _DamagedError from error
 
 
-def _gzip(_data: bytes) -> list[Callable[[], _Decoder]]:
-    return [lambda: _ZlibDecoder(16 + zlib.MAX_WBITS)]
+def _gzip(_data: bytes) -> list[Callable[[], Decoder]]:
+    return [lambda: ZlibDecoder(GZIP_WBITS)]
 
 
-def _deflate(data: bytes) -> list[Callable[[], _Decoder]]:
+def _deflate(data: bytes) -> list[Callable[[], Decoder]]:
     """Return the decoders to try: RFC 9110 means zlib's format, and some send it without."""
-    raw: list[Callable[[], _Decoder]] = [lambda: _ZlibDecoder(-zlib.MAX_WBITS)]
+    raw: list[Callable[[], Decoder]] = [lambda: ZlibDecoder(-zlib.MAX_WBITS)]
     head = data[:2]
     if head and head[0] & 15 == _ZLIB_METHOD and int.from_bytes(head, "big") % _ZLIB_CHECK == 0:
-        return [lambda: _ZlibDecoder(zlib.MAX_WBITS), *raw]
+        return [lambda: ZlibDecoder(zlib.MAX_WBITS), *raw]
     return raw
 
 
-def _zstd(_data: bytes) -> list[Callable[[], _Decoder]]:
+def _zstd(_data: bytes) -> list[Callable[[], Decoder]]:
     return [zstd.ZstdDecompressor]
 
 
-_OPENERS: dict[str, Callable[[bytes], list[Callable[[], _Decoder]]]] = {
+_OPENERS: dict[str, Callable[[bytes], list[Callable[[], Decoder]]]] = {
     "gzip": _gzip,
     "x-gzip": _gzip,
     "deflate": _deflate,

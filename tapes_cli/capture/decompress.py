@@ -23,6 +23,9 @@ CHUNK_BYTES = 1 << 18
 XZ_MEMORY_BYTES = 512 << 20
 """What an xz header may make us allocate; the largest preset of xz needs 65 MiB."""
 
+GZIP_WBITS = 16 + zlib.MAX_WBITS
+"""What zlib calls the format of gzip."""
+
 _ZIP_MAGIC = b"PK\x03\x04"
 
 
@@ -52,37 +55,52 @@ class DamagedArchiveError(Exception):
     """The archive is cut short, corrupt, or followed by something else."""
 
 
-class _Decoder(Protocol):
-    """One member of an archive, in the manner of `bz2.BZ2Decompressor`."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _GzipDecoder:
-    """zlib's decompressor with the interface of the others."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=31)
+class Decoder(Protocol):
+    """Decodes one member of an archive or body, in the manner of `bz2.BZ2Decompressor`."""
 
     @property
     def eof(self) -> bool:
+        """Whether the end of the member was reached."""
+        ...
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether nothing more comes of what was given so far."""
+        ...
+
+    @property
+    def unused_data(self) -> bytes:
+        """What stands behind the end of the member."""
+        ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Return at most so many bytes of what the data, added to what was given before, hold."""
+        ...
+
+
+class ZlibDecoder:
+    """zlib's decompressor with the interface of the others. `wbits` are zlib's."""
+
+    def __init__(self, wbits: int) -> None:
+        self._zlib = zlib.decompressobj(wbits=wbits)
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end of the member was reached."""
         return self._zlib.eof
 
     @property
     def needs_input(self) -> bool:
+        """Whether nothing more comes of what was given so far."""
         return not self._zlib.unconsumed_tail
 
     @property
     def unused_data(self) -> bytes:
+        """What stands behind the end of the member."""
         return self._zlib.unused_data
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Return at most so many bytes of what the data, added to what was given before, hold."""
         return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
 
@@ -92,7 +110,7 @@ class _Codec:
 
     name: str
     magics: tuple[bytes, ...]
-    decoder: Callable[[], _Decoder]
+    decoder: Callable[[], Decoder]
     # gzip and xz allow zero bytes after a member, as tapes and block devices leave them.
     padded: bool = False
 
@@ -109,7 +127,7 @@ _BZ2_MAGICS = tuple(
 _ZSTD_MAGICS = (b"\x28\xb5\x2f\xfd", *(bytes([n]) + b"\x2a\x4d\x18" for n in range(0x50, 0x60)))
 
 _CODECS = (
-    _Codec("gzip", (b"\x1f\x8b",), _GzipDecoder, padded=True),
+    _Codec("gzip", (b"\x1f\x8b",), lambda: ZlibDecoder(GZIP_WBITS), padded=True),
     _Codec("bz2", _BZ2_MAGICS, bz2.BZ2Decompressor),
     _Codec(
         "xz",
