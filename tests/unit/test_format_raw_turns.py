@@ -163,3 +163,17 @@ def test_real_rows(name: str, turns: int, nodes: int) -> None:
     assert len({address for turn in found for address in chain_of(turn)}) == nodes
     assert all(turn.envelope and turn.envelope.harness_id == "codex" for turn in found)
     assert all(turn.captured.dated for turn in found)
+
+
+def test_headers_beside_the_request_are_not_kept() -> None:
+    row = {
+        "raw_request": 5,
+        "provider": "anthropic",
+        "request_headers": {"Authorization": "s3cret"},
+    }
+    (found,) = read_values(row | {"Headers": [["Cookie", "s3cret"]], "big": 2**70})
+    assert isinstance(found, Rejected)
+    assert json.loads(found.raw) == {"raw_request": 5, "provider": "anthropic", "big": 2**70}
+    (found,) = read_values({"raw_request": 5, "note": "no header"})
+    assert isinstance(found, Rejected)
+    assert json.loads(found.raw) == {"raw_request": 5, "note": "no header"}
