@@ -28,6 +28,11 @@ MAX_HISTORY_BYTES = 64 << 20
 """Larger histories are rejected: no provider accepts so large a request."""
 
 
+def too_large(what: str, most_bytes: int = MAX_HISTORY_BYTES) -> RejectError:
+    """Return the reject of a turn of which something (`what`) exceeds so many bytes."""
+    return RejectError(Reason.HISTORY_TOO_LARGE, f"{what} is larger than {most_bytes:,} bytes")
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """A message that was put aside, alone or as several items in a row, which were a tuple."""
@@ -77,10 +82,7 @@ class Conversation:
             RejectError: the history is too large.
         """
         if self._too_large:
-            raise RejectError(
-                Reason.HISTORY_TOO_LARGE,
-                f"what was said before the turn is larger than {self._max:,} bytes",
-            )
+            raise too_large("what was said before the turn", self._max)
 
     def append(self, raw: JSON) -> None:
         """Add a raw message, without any number that may have been rounded.

@@ -13,7 +13,13 @@ from tapes_cli.capture.formats import detect
 from tapes_cli.capture.formats.base import RecordFormat, SourceFormat
 from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line
 from tapes_cli.capture.sources import SourceReadError
-from tapes_cli.capture.values import join_documents, pieces_of
+from tapes_cli.capture.values import (
+    LOOK_AT_BYTES,
+    LOOK_AT_LEAST,
+    LOOK_AT_LINES,
+    join_documents,
+    pieces_of,
+)
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
 
@@ -22,13 +28,6 @@ if TYPE_CHECKING:
 
     from tapes_cli.capture.sources import Source
     from tapes_cli.model.json import JSON
-
-REFUSE_FROM_LINES = 5
-"""A file with fewer lines, none of which is recognised, has them rejected one by one."""
-
-LOOK_AT_LINES = 10_000
-LOOK_AT_BYTES = 64 << 20
-"""How far into a file something is looked for that can be recognised; five lines in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,8 @@ class Look:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the source is better refused as a whole than line by line."""
-        return self.format is None and self.lines >= REFUSE_FROM_LINES
+        """Whether the source is refused as a whole: a few lines are rejected one by one."""
+        return self.format is None and self.lines >= LOOK_AT_LEAST
 
 
 def format_of(
@@ -95,7 +94,7 @@ def look_at(
                 except RejectError as error:
                     problem = problem or f"line {line.number}: {error.message}"
             size += len(line.data)
-            if size >= LOOK_AT_BYTES and count >= REFUSE_FROM_LINES:
+            if size >= LOOK_AT_BYTES and count >= LOOK_AT_LEAST:
                 break
     return Look(None, count, problem)
 

@@ -16,9 +16,10 @@ from tapes_cli.capture.bodies import Body, decode_body
 from tapes_cli.capture.decode import decode, decode_faithfully, dump, too_deep
 from tapes_cli.capture.formats.base import SkipError
 from tapes_cli.capture.providers.paths import is_provider_path, provider_for_path
+from tapes_cli.capture.providers.raw_response import reduce_body
 from tapes_cli.capture.times import parse_time
 from tapes_cli.model.reasons import Reason
-from tapes_cli.model.records import Rejected, RejectError, Skipped
+from tapes_cli.model.records import RejectError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tapes_cli.capture.headers import Headers
     from tapes_cli.capture.providers import Provider
     from tapes_cli.model.json import JSON, JSONObject
-    from tapes_cli.model.records import Location
 
 _OK = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -163,14 +163,11 @@ def reduced(call: Call, body: Body, content_type: str = "") -> JSONObject:
         SkipError: the provider answered nothing.
     """
     try:
-        response = call.provider.reduce(body.data, content_type)
+        return reduce_body(call.provider, body, "/response/body", content_type)
     except RejectError as error:
         if error.reason is Reason.EMPTY_RESPONSE:
             raise SkipError(error.reason) from None
-        raise RejectError(error.reason, error.message, "/response/body") from None
-    if body.cut_short:
-        response["extra"] = {**response.get("extra", {}), "cut_short": True}
-    return response
+        raise
 
 
 def turn_record(call: Call, request: JSONObject, response: JSONObject, context: Context) -> JSON:
@@ -284,10 +281,3 @@ def invalid(pointer: str, what: str) -> RejectError:
 
 def _name(pointer: str) -> str:
     return pointer[1:].replace("/", ".")
-
-
-def refused(location: Location, error: RejectError | SkipError, raw: bytes) -> Rejected | Skipped:
-    """Return what became of an exchange that is no turn. `raw` can be imported again."""
-    if isinstance(error, SkipError):
-        return Skipped(location, error.reason)
-    return Rejected(location, error.reason, error.message, error.pointer, raw)

@@ -13,11 +13,18 @@ import orjson
 
 from tapes_cli.capture.decode import InexactNumberError, decode, decode_exact, dump, too_deep
 from tapes_cli.capture.formats import detect
-from tapes_cli.capture.formats.base import Draft, Item, RecordFormat, SkipError, Unusable
+from tapes_cli.capture.formats.base import (
+    Draft,
+    Item,
+    RecordFormat,
+    SkipError,
+    Unusable,
+    refused,
+)
 from tapes_cli.capture.history import HistoryMismatchError, OpenedRecord
 from tapes_cli.model.json import JSON
 from tapes_cli.model.reasons import Reason
-from tapes_cli.model.records import Accepted, Record, Rejected, RejectError, Skipped
+from tapes_cli.model.records import Accepted, Record, RejectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -221,10 +228,3 @@ def _not_stored(
 ) -> Record:
     """Return the record of something that is no turn. Its bytes are made if they are kept."""
     return refused(location, error, b"" if isinstance(error, SkipError) else raw())
-
-
-def refused(location: Location, error: RejectError | SkipError, raw: bytes) -> Record:
-    """Return the record of something that is no turn."""
-    if isinstance(error, SkipError):
-        return Skipped(location, error.reason)
-    return Rejected(location, error.reason, error.message, error.pointer, raw)

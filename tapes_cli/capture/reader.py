@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING
 from tapes_cli.capture.detection import Look, format_of, look_at
 from tapes_cli.capture.envelope import EnvelopeParser
 from tapes_cli.capture.formats import folder_format
-from tapes_cli.capture.formats.base import Capture, Draft, Memory, RecordFormat, SourceFormat
+from tapes_cli.capture.formats.base import (
+    Capture,
+    Draft,
+    Memory,
+    RecordFormat,
+    SourceFormat,
+    refused,
+)
 from tapes_cli.capture.formats.turn_records import TurnParser
 from tapes_cli.capture.headers import UnreadBytes
 from tapes_cli.capture.history import DEFAULT_BUDGET_BYTES, Histories, OpenedRecord
-from tapes_cli.capture.line_reader import LineReader, OpenedLine, failed, refused
+from tapes_cli.capture.line_reader import LineReader, OpenedLine, failed
 from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line
 from tapes_cli.capture.sources import Source, SourceProblem, SourceReadError, describe
 from tapes_cli.capture.times import Fallback, utc_now
@@ -139,7 +146,7 @@ class Reader:
         location = origin.moved(line.number, line.byte_offset)
         if line.too_long:
             message = f"the line is longer than {self._options.max_line_bytes:,} bytes"
-            yield Rejected(location, Reason.LINE_TOO_LONG, message, "", line.data)
+            yield refused(location, RejectError(Reason.LINE_TOO_LONG, message), line.data)
             return
         try:
             record = self._parser.histories.open(line.data)

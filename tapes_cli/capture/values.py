@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 CUT_SHORT = frozenset({Reason.NOT_JSON, Reason.NOT_UTF8})
 """What is wrong with a line that somebody is still writing."""
 
+LOOK_AT_LINES = 10_000
+LOOK_AT_BYTES = 64 << 20
+"""How far into a file something is looked for that can be recognised; five lines in any case."""
+
+LOOK_AT_LEAST = 5
+
 _MAY_BE_GLUED = CUT_SHORT | {Reason.NUMBER_OVERFLOW}
 _BLANKS = b" \t\r\n"
 _OPENINGS = (b"{", b"[", b",", b":")

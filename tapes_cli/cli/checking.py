@@ -4,7 +4,7 @@ from tapes_cli.cli.console import Results, say, write_line
 from tapes_cli.cli.options import Output
 from tapes_cli.cli.places import place, reject_sentence
 from tapes_cli.cli.records import other_record, turn_record
-from tapes_cli.cli.reporting import INCOMPLETE, count, detail_lines, formats_of, skips_of
+from tapes_cli.cli.reporting import INCOMPLETE, count, detail_lines, formats_of, passed_over
 from tapes_cli.importer.report import Report, SourceReport
 from tapes_cli.importer.settled import Settled
 from tapes_cli.model.records import Incomplete, Record, Rejected
@@ -35,8 +35,7 @@ class CheckReporter:
         if self._text and not self._quiet:
             a = source.accounts
             parts = [count(a.stored, "sound turn"), f"{a.rejected:,} rejected"]
-            parts += [f"{a.skipped:,} skipped{skips_of(source)}"] if a.skipped else []
-            parts += [f"{a.incomplete:,} incomplete"] if a.incomplete else []
+            parts += passed_over(source)
             say(f"{source.name}: {formats_of(source)}{', '.join(parts)}")
 
     def done(self, report: Report) -> None:

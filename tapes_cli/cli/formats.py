@@ -8,7 +8,7 @@ from tapes_cli.cli.options import DebugOption, NoColorOption, Output, OutputOpti
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tapes_cli.capture.formats.base import Format
+    from tapes_cli.capture.formats.base import AnyFormat
 
 
 def formats(
@@ -39,33 +39,26 @@ def formats(
         console(no_color=no_color).print(_table(found))
 
 
-def _record(found: "Format") -> dict[str, Any]:
-    from tapes_cli.capture.formats.base import FolderFormat, SourceFormat  # noqa: PLC0415
-
-    kind = "record"
-    if isinstance(found, SourceFormat | FolderFormat):
-        kind = "source" if isinstance(found, SourceFormat) else "folder"
+def _record(found: "AnyFormat") -> dict[str, Any]:
     return {
         "type": "format",
         "name": found.name,
         "title": found.title,
         "sign": found.sign,
-        "unit": kind,
+        "unit": found.unit,
         "lossy": found.lossy,
     }
 
 
-def _table(found: "list[Format]") -> "Table":
+def _table(found: "list[AnyFormat]") -> "Table":
     from rich.table import Table  # noqa: PLC0415  # keeps start-up fast
     from rich.text import Text  # noqa: PLC0415  # as above
-
-    from tapes_cli.capture.formats.base import FolderFormat  # noqa: PLC0415  # keeps start-up fast
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("FORMAT", no_wrap=True)
     table.add_column("IDENTIFIED BY")
     for each in found:
         notes = "; lossy" if each.lossy else ""
-        notes += "; not for --format" if isinstance(each, FolderFormat) else ""
+        notes += "; not for --format" if each.unit == "folder" else ""
         table.add_row(Text(each.name, "cyan"), Text(f"{each.sign}{notes}"))
     return table

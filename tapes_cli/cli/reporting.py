@@ -72,21 +72,18 @@ class Reporter:
 
     def source_done(self, source: SourceReport) -> None:
         """Say what became of a source: on a terminal of the first ones only, unless on request."""
+        if self._quiet:
+            return
         self._sources_told += 1
-        if self._quiet or (self._bar and not self._verbose and self._too_many_sources()):
+        if self._bar and not self._verbose and self._sources_told > _SHOWN_SOURCES:
+            if self._sources_told == _SHOWN_SOURCES + 1:
+                self._say("… and so on: --verbose names all.")
             return
         a = source.accounts
         parts = [f"{a.stored} stored", f"{a.duplicate} duplicate", f"{a.rejected} rejected"]
-        parts += [f"{a.skipped} skipped{skips_of(source)}"] if a.skipped else []
-        parts += [f"{a.incomplete} incomplete"] if a.incomplete else []
+        parts += passed_over(source)
         accounts = f"{a.read} read = {', '.join(parts)} ({source.seconds:.1f} s)"
         self._say(f"{source.name}: {formats_of(source)}{accounts}")
-
-    def _too_many_sources(self) -> bool:
-        """Whether so many lines have passed that a bar says more; say so once."""
-        if self._sources_told == _SHOWN_SOURCES + 1:
-            self._say("… and so on: --verbose names all.")
-        return self._sources_told > _SHOWN_SOURCES
 
     def progress(self, report: Report, source: str) -> None:
         """Show how far the run is: a line that is rewritten on a terminal, a log line elsewhere."""
@@ -136,10 +133,12 @@ def formats_of(source: SourceReport) -> str:
     return f"{' + '.join(names)}, " if names else ""
 
 
-def skips_of(source: SourceReport) -> str:
-    """Return why records of a source were skipped, in brackets."""
+def passed_over(source: SourceReport) -> list[str]:
+    """Return what to say of a source's skipped records, with the reasons, and incomplete ones."""
+    accounts = source.accounts
     reasons = ", ".join(f"{code} {n:,}" for code, n in sorted(source.skips.items()))
-    return f" ({reasons})" if reasons else ""
+    said = [f"{accounts.skipped:,} skipped ({reasons})"] if accounts.skipped else []
+    return said + ([f"{accounts.incomplete:,} incomplete"] if accounts.incomplete else [])
 
 
 _ENDINGS = {

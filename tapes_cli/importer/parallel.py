@@ -21,9 +21,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from tapes_cli.capture.detection import is_divisible
 from tapes_cli.capture.share import Share
-from tapes_cli.capture.sources import Source
 from tapes_cli.errors import TapesError
 from tapes_cli.importer.ledger import Ledger, TooManyRejectsError
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from tapes_cli.capture.sources import SourceProblem
+    from tapes_cli.capture.sources import Source, SourceProblem
     from tapes_cli.importer.stop import StopRequest
 
 _MOST_RESTARTS = 3
@@ -96,13 +94,7 @@ class ParallelRun:
         self._ledger = ledger
         self._stop = stop
         sources = [s for s in task.sources if not is_rejects_file(s, ledger.rejects)]
-        # Decided once: workers that look for themselves, later, may not agree.
-        asked = task.options.reading.format
-        divided = frozenset(
-            s.number for s in sources if isinstance(s, Source) and is_divisible(s, asked)
-        )
-        keeps_rejects = ledger.rejects is not None
-        self._task = replace(task, sources=sources, divided=divided, keeps_rejects=keeps_rejects)
+        self._task = replace(task, sources=sources, keeps_rejects=ledger.rejects is not None)
         # Elsewhere than on Linux, a process cannot safely be divided while it runs.
         self._forks = sys.platform == "linux"
         self._context: Any = multiprocessing.get_context("fork" if self._forks else "spawn")

@@ -30,20 +30,31 @@ _WORTH_A_WORKER_COMPRESSED = 2 << 20
 _LEAST_BATCH_BYTES = 1 << 20
 
 
-def workers_worth(sources: Sequence[Source | SourceProblem], options: Options) -> int:
-    """Return how many workers help with these sources on this machine.
+def divisible(sources: Sequence[Source | SourceProblem], options: Options) -> frozenset[int]:
+    """Return the numbers of the sources that several workers can share.
 
-    Plain files are divided; of archives, each keeps one worker busy.
+    To be asked once a run: who looks again, later, may not see the same.
+    """
+    return frozenset(
+        source.number
+        for source in sources
+        if isinstance(source, Source) and is_divisible(source, options.format)
+    )
+
+
+def workers_worth(sources: Sequence[Source | SourceProblem], divided: frozenset[int]) -> int:
+    """Return how many workers help with these sources on this machine.
 
     Args:
         sources: all that is imported.
-        options: how it is read.
+        divided: the numbers of those that the workers share. Of others that are large, each keeps
+            one worker busy.
     """
     plain = archives = 0
     for source in sources:
         if not isinstance(source, Source) or source.size is None:
             continue
-        if is_divisible(source, options.format):
+        if source.number in divided:
             plain += source.size
         else:
             archives += source.size >= _WORTH_A_WORKER_COMPRESSED
@@ -55,12 +66,15 @@ def workers_worth(sources: Sequence[Source | SourceProblem], options: Options) -
 
 def import_all(task: Task, ledger: Ledger, stop: StopRequest, workers: int | None) -> Report:
     """Import the task's sources with so many workers, or with as many as help."""
-    count = workers_worth(task.sources, task.options.reading) if workers is None else workers
+    if workers == 1:
+        return import_alone(task, ledger, stop)
+    divided = divisible(task.sources, task.options.reading)
+    count = workers or workers_worth(task.sources, divided)
     if count > 1 and all(_can_be_shared(source) for source in task.sources):
-        options = _divided(task.options, count)
+        task = replace(task, options=_divided(task.options, count), divided=divided)
         from tapes_cli.importer.parallel import ParallelRun  # noqa: PLC0415  # keeps start-up fast
 
-        return ParallelRun(replace(task, options=options), count, ledger, stop).run()
+        return ParallelRun(task, count, ledger, stop).run()
     return import_alone(task, ledger, stop)
 
 

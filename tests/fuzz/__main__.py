@@ -10,7 +10,7 @@ from collections import Counter
 from random import SystemRandom
 
 from tests.fuzz.captures import CAPTURES
-from tests.fuzz.check import try_one
+from tests.fuzz.check import faults, read_broken
 
 _MOST_SEED = 2**32
 
@@ -27,11 +27,15 @@ def main() -> int:
         for name in names:
             seed = asked.seed if asked.seed is not None else seeds.randrange(_MOST_SEED)
             try:
-                records[name] += try_one(CAPTURES, name, seed)
+                found = read_broken(CAPTURES, name, seed)
+                wrong = faults(found)
             except Exception:  # noqa: BLE001  # anything is a finding
-                traceback.print_exc()
+                wrong = [traceback.format_exc()]
+            if wrong:
+                _say("; ".join(wrong))
                 _say(f"Again: python -m tests.fuzz --format {name} --seed {seed}")
                 return 1
+            records[name] += len(found)
             tried[name] += 1
         if asked.seed is not None:
             break

@@ -34,16 +34,16 @@ class HangError(Exception):
     """Reading took too long."""
 
 
-def try_one(captures: Mapping[str, Mapping[str, bytes]], name: str, seed: int) -> int:
-    """Break the capture of a format in the way that the seed says, read it, and check.
+def read_broken(captures: Mapping[str, Mapping[str, bytes]], name: str, seed: int) -> list[Record]:
+    """Break the capture of a format in the way that the seed says, and return its records.
 
     Args:
         captures: for each format, the files of a sound capture.
         name: the format.
         seed: says what is broken, always in the same way.
 
-    Returns:
-        How many records there were.
+    Raises:
+        HangError: reading takes longer than `SECONDS`.
     """
     chance = Random(seed)
     files = dict(captures[name])
@@ -51,9 +51,7 @@ def try_one(captures: Mapping[str, Mapping[str, bytes]], name: str, seed: int) -
     broken = chance.choice(sorted(files))
     files[broken] = mutated(files[broken], others, chance)
     with _at_most(SECONDS):
-        records = read_files(files)
-    check(records)
-    return len(records)
+        return read_files(files)
 
 
 def read_files(files: Mapping[str, bytes]) -> list[Record]:
@@ -64,22 +62,34 @@ def read_files(files: Mapping[str, bytes]) -> list[Record]:
         return list(_read(Path(folder)))
 
 
-def check(records: list[Record]) -> None:
-    """Check that records are what they have to be."""
-    assert all(isinstance(r, Accepted | Rejected | Skipped | Incomplete) for r in records)
+def faults(records: list[Record]) -> list[str]:
+    """Return what is wrong with records, whatever they were read from."""
+    found = []
+    if not all(isinstance(r, Accepted | Rejected | Skipped | Incomplete) for r in records):
+        found.append("something is no record")
     order = [record.location.order for record in records]
-    assert order == sorted(order), "the records are not in order"
-    assert not [r for r in records if isinstance(r, Rejected) and r.reason is Reason.FORMAT_FAILED]
+    if order != sorted(order):
+        found.append("the records are not in order")
+    if any(isinstance(r, Rejected) and r.reason is Reason.FORMAT_FAILED for r in records):
+        found.append("a format has failed")
+    return found + _faults_of_turns([found for found in records if isinstance(found, Accepted)])
+
+
+def _faults_of_turns(records: list[Accepted]) -> list[str]:
+    """Return what is wrong with what is kept of turns: read again, it is to be the same turn."""
+    found = []
     preparer, again = Preparer(), Preparer()
     for record in records:
-        if isinstance(record, Accepted):
-            try:
-                chain = preparer.prepare(record.turn).chain.hashes
-            except RejectError:
-                continue
-            (turn,) = read_files({"kept": record.raw().replace(b"\n", b" ") + b"\n"})
-            assert isinstance(turn, Accepted), "what was kept of a turn is none"
-            assert _merges(record.turn) or again.prepare(turn.turn).chain.hashes == chain
+        try:
+            chain = preparer.prepare(record.turn).chain.hashes
+        except RejectError:
+            continue
+        (kept,) = read_files({"kept": record.raw().replace(b"\n", b" ") + b"\n"})
+        if not isinstance(kept, Accepted):
+            found.append("what was kept of a turn is none")
+        elif not _merges(record.turn) and again.prepare(kept.turn).chain.hashes != chain:
+            found.append("what was kept of a turn is another one")
+    return found
 
 
 def _merges(turn: Turn) -> bool:

@@ -17,7 +17,7 @@ from tapes_cli.importer.ledger import Ledger
 from tapes_cli.importer.parallel import ParallelRun
 from tapes_cli.importer.report import Status
 from tapes_cli.importer.run import ImportOptions
-from tapes_cli.importer.start import import_all, numbered, workers_worth
+from tapes_cli.importer.start import divisible, import_all, numbered, workers_worth
 from tapes_cli.importer.stop import StopRequest
 from tapes_cli.importer.worker import Task
 from tapes_cli.model.records import Rejected
@@ -55,7 +55,9 @@ class Listener:
 
 def _task(dsn: str, folder: Path) -> Task:
     options = ImportOptions(Options(), with_chains=False)
-    return Task(dsn, options, Sessionless.SYNTHETIC, None, sources=numbered(expand([folder])))
+    sources = numbered(expand([folder]))
+    divided = divisible(sources, options.reading)
+    return Task(dsn, options, Sessionless.SYNTHETIC, None, sources=sources, divided=divided)
 
 
 def _session(number: int) -> dict[str, Any]:
@@ -139,12 +141,12 @@ def test_only_input_that_is_worth_it_is_divided(
     database: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = _task(database, folder)
-    assert workers_worth(task.sources, task.options.reading) == 1
+    assert workers_worth(task.sources, task.divided) == 1
     monkeypatch.setattr(start, "WORTH_A_WORKER", 100)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(5), raising=False)
-    assert workers_worth(task.sources, task.options.reading) == 5
+    assert workers_worth(task.sources, task.divided) == 5
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(50), raising=False)
-    assert workers_worth(task.sources, task.options.reading) == start.MOST_WORKERS
+    assert workers_worth(task.sources, task.divided) == start.MOST_WORKERS
     report = import_all(task, Ledger(Listener()), StopRequest(), None)
     assert report.records.stored == 60
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapes_cli.capture import batch_inputs
+from tapes_cli.capture import batch_inputs, batch_requests
 from tapes_cli.capture.batch_inputs import BatchInputs, Indexes
 from tapes_cli.capture.formats.base import Capture, Draft, Memory
 from tapes_cli.capture.formats.batch_api import OUTPUT
@@ -21,7 +21,7 @@ from tapes_cli.capture.reader import Options, read
 from tapes_cli.capture.sources import Source
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Incomplete, Location, Rejected, Skipped
-from tests.fuzz.check import try_one
+from tests.fuzz.check import faults, read_broken
 from tests.support.exchanges import PATHS, chain_of, history, read_files, turn_record, turns_of
 from tests.support.exchanges import exchange as exchanged
 from tests.support.provider_bodies import whole
@@ -255,17 +255,17 @@ class TestDamaged:
     @pytest.mark.parametrize(
         ("limits", "reason"),
         [
-            ({"_LOOK_AT_LINES": 8}, Reason.BATCH_UNMATCHED),
-            ({"_LOOK_AT_LINES": 9}, None),
-            ({"_LOOK_AT_BYTES": 8}, Reason.BATCH_UNMATCHED),
-            ({"_LOOK_AT_BYTES": 8, "_LOOK_AT_LEAST": 9}, None),
+            ({"LOOK_AT_LINES": 8}, Reason.BATCH_UNMATCHED),
+            ({"LOOK_AT_LINES": 9}, None),
+            ({"LOOK_AT_BYTES": 8}, Reason.BATCH_UNMATCHED),
+            ({"LOOK_AT_BYTES": 8, "LOOK_AT_LEAST": 9}, None),
         ],
     )
     def test_a_file_that_cannot_be_read_is_given_up(
         self, limits: dict[str, int], reason: Reason | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, limit in limits.items():
-            monkeypatch.setattr(batch_inputs, name, limit)
+            monkeypatch.setattr(batch_requests, name, limit)
         records = outputs({"in": b"{\r\n" * 8 + lines(asked("a")), "out": lines(answered("a"))})
         assert reasons(records) == [reason]
 
@@ -287,13 +287,13 @@ class TestMemory:
     @pytest.fixture
     def looked_at(self, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted: Counter[str] = Counter()
-        read_requests = batch_inputs._requests_in
+        read_requests = batch_requests.requests_in
 
         def counting(path: Path) -> Any:
             counted[path.name] += 1
             return read_requests(path)
 
-        monkeypatch.setattr(batch_inputs, "_requests_in", counting)
+        monkeypatch.setattr(batch_inputs, "requests_in", counting)
         return counted
 
     def join(self, folder: Path, name: str, indexes: Indexes) -> str:
@@ -551,4 +551,4 @@ def test_broken_batches_give_records(seed: int) -> None:
         "out1.jsonl": lines(*map(answered, "abc")),
         "out2.jsonl": lines(answered("e", "anthropic"), answered("d", "anthropic")),
     }
-    try_one({"batch-api": files}, "batch-api", seed)
+    assert faults(read_broken({"batch-api": files}, "batch-api", seed)) == []

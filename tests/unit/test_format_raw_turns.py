@@ -10,7 +10,7 @@ import pytest
 
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Rejected, Skipped
-from tests.fuzz.check import try_one
+from tests.fuzz.check import faults, read_broken
 from tests.support.exchanges import chain_of, exchange, read_files, read_path, read_values, turns_of
 from tests.support.real import REAL
 
@@ -144,7 +144,8 @@ def test_rejected(changes: dict[str, Any], reason: Reason) -> None:
 def test_broken_rows_give_records(seed: int) -> None:
     rows = [row(), row(raw_request=json.dumps(row()["raw_request"])), row(source="transcript")]
     lines = b"".join(json.dumps(one).encode() + b"\n" for one in rows)
-    try_one({"raw-turns": {"a.jsonl": lines}}, "raw-turns", seed)
+    captures = {"raw-turns": {"a.jsonl": lines}}
+    assert faults(read_broken(captures, "raw-turns", seed)) == []
 
 
 @pytest.mark.parametrize(

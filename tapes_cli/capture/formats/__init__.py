@@ -23,7 +23,7 @@ from tapes_cli.capture.formats import (
     turn_records,
     wire_recording,
 )
-from tapes_cli.capture.formats.base import FolderFormat, Format, RecordFormat, SourceFormat
+from tapes_cli.capture.formats.base import AnyFormat, FolderFormat, RecordFormat, SourceFormat
 from tapes_cli.errors import FormatError
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 GROUP = "tapes_cli.formats"
 """The entry points that name formats of other packages."""
 
-_BUILT_IN: tuple[Format, ...] = (
+_BUILT_IN: tuple[AnyFormat, ...] = (
     rejects.FORMAT,
     batch.FORMAT,
     turn_records.FORMAT,
@@ -50,14 +50,14 @@ _BUILT_IN: tuple[Format, ...] = (
     *batch_api.FORMATS,
     wire_recording.FORMAT,
 )
-_MALFORMED: tuple[Format, ...] = (turn_records.MALFORMED, batch.MALFORMED)
+_MALFORMED: tuple[AnyFormat, ...] = (turn_records.MALFORMED, batch.MALFORMED)
 
 _KEYS_SHOWN = 5
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}")
 
 
 @cache
-def all_formats() -> tuple[Format, ...]:
+def all_formats() -> tuple[AnyFormat, ...]:
     """Return all formats, in the order in which they are asked; the first that says yes has it.
 
     Raises:
@@ -75,12 +75,12 @@ def all_formats() -> tuple[Format, ...]:
     return (*_BUILT_IN, *added, *_MALFORMED)
 
 
-def supported() -> list[Format]:
+def supported() -> list[AnyFormat]:
     """Return the formats that can be imported."""
     return [found for found in all_formats() if found not in (*refused.FORMATS, *_MALFORMED)]
 
 
-def format_named(name: str) -> Format | None:
+def format_named(name: str) -> AnyFormat | None:
     """Return the format of this name that can be imported."""
     return next((found for found in supported() if found.name == name), None)
 
@@ -92,13 +92,13 @@ def detect(record: JSONObject) -> RecordFormat | SourceFormat:
         RejectError: with `UNRECOGNISED`, naming the first keys of the record.
     """
     for candidate in all_formats():
-        if not _says_yes(candidate, record):
-            continue
-        if isinstance(candidate, RecordFormat | SourceFormat):
+        if _says_yes(candidate, record):
+            if isinstance(candidate, FolderFormat):
+                raise RejectError(
+                    Reason.UNRECOGNISED,
+                    f"the record is part of a {candidate.title}; name its folder",
+                )
             return candidate
-        raise RejectError(
-            Reason.UNRECOGNISED, f"the record is part of a {candidate.title}; name its folder"
-        )
     raise _unrecognised(record)
 
 
@@ -111,14 +111,14 @@ def folder_format(names: Iterable[str]) -> FolderFormat | None:
     return None
 
 
-def _says_yes(candidate: Format, record: JSONObject) -> bool:
+def _says_yes(candidate: AnyFormat, record: JSONObject) -> bool:
     try:
         return candidate.recognises(record)
     except Exception:  # noqa: BLE001  # formats may come from anywhere
         return False
 
 
-def _loaded(entry: EntryPoint) -> Format:
+def _loaded(entry: EntryPoint) -> AnyFormat:
     package = entry.dist.name if entry.dist else "a package"
     hint = f"Update or uninstall {package}."
     try:
@@ -126,7 +126,7 @@ def _loaded(entry: EntryPoint) -> Format:
     except Exception as error:
         problem = f"The capture format {entry.name} of {package} cannot be loaded"
         raise FormatError(f"{problem}: {type(error).__name__}.", hint=hint) from error
-    if not isinstance(loaded, Format):
+    if not isinstance(loaded, AnyFormat):
         raise FormatError(f"{entry.value} of {package} is no capture format.", hint=hint)
     return loaded
 

@@ -8,7 +8,7 @@ files of one folder.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
 from tapes_cli.model.records import Incomplete, Rejected, Skipped
 
@@ -137,8 +137,10 @@ class Format:
         recognises: tells by its keys whether a record is of this format: for a source format, the
             first one of the source; for a folder format, one of a file that is named alone.
         lossy: whether its turns are rebuilt, and differ from what went over the wire.
+        unit: what it recognises and reads at a time: a record, a source or a folder.
     """
 
+    unit: ClassVar[str]
     name: str
     title: str
     sign: str
@@ -156,6 +158,7 @@ class RecordFormat(Format):
         kept: returns the bytes that are kept of a line that was not stored: it takes out secrets.
     """
 
+    unit = "record"
     items: Callable[[JSONObject], Iterator[Item | Unusable]]
     kept: Callable[[bytes], bytes] = bytes
 
@@ -169,6 +172,7 @@ class SourceFormat(Format):
             raises nothing but `SourceReadError` from the lines.
     """
 
+    unit = "source"
     read: Callable[[Capture], Iterator[Found]]
 
 
@@ -182,6 +186,18 @@ class FolderFormat(Format):
         read: yields what the folder holds; `path` is the folder, and there are no lines.
     """
 
+    unit = "folder"
     files: frozenset[str]
     optional: frozenset[str] = frozenset()
     read: Callable[[Capture], Iterator[Found]]
+
+
+AnyFormat: TypeAlias = RecordFormat | SourceFormat | FolderFormat
+"""A format of whatever kind."""
+
+
+def refused(location: Location, error: RejectError | SkipError, raw: bytes) -> Rejected | Skipped:
+    """Return what became of something that is no turn. `raw` is what is kept of it."""
+    if isinstance(error, SkipError):
+        return Skipped(location, error.reason)
+    return Rejected(location, error.reason, error.message, error.pointer, raw)

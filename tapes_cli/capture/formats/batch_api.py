@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tapes_cli.capture import exchange
-from tapes_cli.capture.batch_inputs import BatchInputs, Indexes, is_request, requests_of
+from tapes_cli.capture.batch_inputs import BatchInputs, Indexes
+from tapes_cli.capture.batch_requests import is_request, requests_of
 from tapes_cli.capture.bodies import Body
 from tapes_cli.capture.decode import decode, decode_faithfully
-from tapes_cli.capture.formats.base import Draft, RecordFormat, SkipError, SourceFormat, Unusable
+from tapes_cli.capture.formats.base import (
+    Draft,
+    RecordFormat,
+    SkipError,
+    SourceFormat,
+    Unusable,
+    refused,
+)
 from tapes_cli.capture.providers import PROVIDERS
 from tapes_cli.capture.sources import SourceReadError
 from tapes_cli.capture.spool import Spool
@@ -26,7 +34,7 @@ from tapes_cli.model.records import Incomplete, RejectError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tapes_cli.capture.batch_inputs import Key
+    from tapes_cli.capture.batch_requests import Key
     from tapes_cli.capture.formats.base import Capture, Found
     from tapes_cli.capture.lines import Line
     from tapes_cli.capture.spool import Piece
@@ -131,11 +139,11 @@ class _Output:
         if problem is not None:
             if not line.ended and problem.reason in CUT_SHORT:
                 return Incomplete(location, data)
-            return exchange.refused(location, problem, data)
+            return refused(location, problem, data)
         try:
             record = _record(decode_faithfully(data), inputs)
         except (RejectError, SkipError) as error:
-            return exchange.refused(location, error, data)
+            return refused(location, error, data)
         return Draft(location, record, lambda: record, len(data))
 
 

@@ -22,9 +22,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.conversation import MAX_HISTORY_BYTES, Conversation
+from tapes_cli.capture.conversation import MAX_HISTORY_BYTES, Conversation, too_large
 from tapes_cli.capture.decode import decode_faithfully, dump, too_deep
-from tapes_cli.capture.formats.base import Capture, Draft, Found, SourceFormat
+from tapes_cli.capture.formats.base import Capture, Draft, Found, SourceFormat, refused
 from tapes_cli.capture.formats.claude_code_index import (
     MAIN,
     Bad,
@@ -44,7 +44,7 @@ from tapes_cli.capture.formats.claude_code_lines import (
 from tapes_cli.capture.providers import PROVIDERS
 from tapes_cli.capture.spool import Spool
 from tapes_cli.model.reasons import Reason
-from tapes_cli.model.records import Incomplete, Rejected, RejectError, Skipped
+from tapes_cli.model.records import Incomplete, RejectError, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,9 +117,7 @@ class _Talk:
         size = sum(piece.length + _PIECE_BYTES for piece in spoken.pieces)
         if size > MAX_HISTORY_BYTES:
             self.conversation.reserve(size)
-            raise RejectError(
-                Reason.HISTORY_TOO_LARGE, f"the turn is larger than {MAX_HISTORY_BYTES:,} bytes"
-            )
+            raise too_large("the turn")
 
     def restart(self) -> None:
         """Forget everything."""
@@ -163,8 +161,7 @@ class _Rebuilding:
         raw = self.spool.read(event.piece)
         if isinstance(event, CutShort):
             return Incomplete(location, raw)
-        error = event.error
-        return Rejected(location, error.reason, error.message, error.pointer, raw)
+        return refused(location, event.error, raw)
 
     def turn(self, spoken: Spoken) -> Found:
         """Return what became of a message of the model."""
@@ -184,7 +181,7 @@ class _Rebuilding:
             error = too_deep()
         talk.broken = error.reason is not Reason.HISTORY_TOO_LARGE
         # Not even its bytes are kept: without its history, it would be another turn.
-        return Rejected(location, error.reason, error.message, error.pointer, b"")
+        return refused(location, error, b"")
 
     def _turn(self, spoken: Spoken, talk: _Talk, location: Location) -> Found:
         size = spoken.size + talk.settle()

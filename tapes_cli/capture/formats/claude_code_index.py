@@ -21,6 +21,7 @@ from tapes_cli.capture.formats.claude_code_lines import (
     said_by,
     stem_of,
 )
+from tapes_cli.capture.sources import SourceReadError
 from tapes_cli.capture.values import is_cut_short, pieces_of
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tapes_cli.capture.lines import Line
-    from tapes_cli.capture.sources import SourceReadError
     from tapes_cli.capture.spool import Piece, Spool
 
 MAX_TITLE_LENGTH = 1000
@@ -37,8 +37,6 @@ MAX_TITLE_LENGTH = 1000
 
 MAIN = ""
 """The thread of the session itself."""
-
-# What a line looks like that somebody is still writing.
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +243,6 @@ class Index:
 
     def read(self, lines: Iterator[Line]) -> None:
         """Take all lines of a source, up to where it can be read."""
-        # Deferred: sources ask formats what a folder is.
-        from tapes_cli.capture.sources import SourceReadError  # noqa: PLC0415
-
         try:
             for line in lines:
                 self._line(line)

@@ -52,15 +52,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.conversation import MAX_HISTORY_BYTES
+from tapes_cli.capture.conversation import MAX_HISTORY_BYTES, too_large
 from tapes_cli.capture.decode import decode_faithfully
 from tapes_cli.capture.formats import codex_lines as lines
-from tapes_cli.capture.formats.base import Draft, SourceFormat
+from tapes_cli.capture.formats.base import Draft, SourceFormat, refused
 from tapes_cli.capture.formats.codex_turns import ABORTED, STOP, Context, Turn
+from tapes_cli.capture.sources import SourceReadError
 from tapes_cli.capture.times import parse_time
 from tapes_cli.capture.values import is_cut_short, pieces_of
 from tapes_cli.model.reasons import Reason
-from tapes_cli.model.records import Incomplete, Rejected, RejectError, Skipped
+from tapes_cli.model.records import Incomplete, RejectError, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,9 +122,6 @@ class _Rollout:
         }
 
     def read(self) -> Iterator[Found]:
-        # Deferred: sources ask formats what a folder is.
-        from tapes_cli.capture.sources import SourceReadError  # noqa: PLC0415
-
         damage: SourceReadError | None = None
         try:
             for line in self._capture.lines:
@@ -184,7 +182,7 @@ class _Rollout:
         self._context.forget()
 
     def _reject(self, location: Location, error: RejectError, data: bytes) -> None:
-        self._find(Rejected(location, error.reason, error.message, error.pointer, data), len(data))
+        self._find(refused(location, error, data), len(data))
 
     def _find(self, found: Found, size: int) -> None:
         if self._turn is None:
@@ -341,12 +339,10 @@ class _Rollout:
         try:
             return Draft(turn.location, self._context.open(record), raw, size)
         except RejectError as error:
-            return Rejected(turn.location, error.reason, error.message, error.pointer, raw())
+            return refused(turn.location, error, raw())
 
     def _give_up(self, turn: Turn) -> None:
-        message = f"the turn is larger than {MAX_HISTORY_BYTES:,} bytes"
-        rejected = Rejected(turn.location, Reason.HISTORY_TOO_LARGE, message, "", b"")
-        self._found.append(rejected)
+        self._found.append(refused(turn.location, too_large("the turn"), b""))
         self._context.lose()
         self._close()
 

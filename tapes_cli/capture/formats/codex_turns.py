@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.conversation import MAX_HISTORY_BYTES, Conversation
+from tapes_cli.capture.conversation import MAX_HISTORY_BYTES, Conversation, too_large
 from tapes_cli.capture.decode import dump
 from tapes_cli.capture.formats.codex_lines import OPENAI, is_asked
 from tapes_cli.capture.spool import Spool
-from tapes_cli.model.reasons import Reason
-from tapes_cli.model.records import RejectError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,10 +146,7 @@ class Context:
             RejectError: they are too large.
         """
         if not self._held:
-            raise RejectError(
-                Reason.HISTORY_TOO_LARGE,
-                f"what was said before the turn is larger than {MAX_HISTORY_BYTES:,} bytes",
-            )
+            raise too_large("what was said before the turn")
         return self._conversation.open(record)
 
     def raw(self, record: JSONObject) -> Callable[[], bytes]:

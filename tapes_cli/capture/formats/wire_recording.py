@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tapes_cli.capture import exchange
 from tapes_cli.capture.bodies import MAX_BODY_BYTES, from_base64
 from tapes_cli.capture.decode import decode
-from tapes_cli.capture.formats.base import Draft, FolderFormat, SkipError
+from tapes_cli.capture.formats.base import Draft, FolderFormat, SkipError, refused
 from tapes_cli.capture.headers import Headers
 from tapes_cli.capture.sources import describe
 from tapes_cli.model.reasons import Reason
@@ -99,19 +99,19 @@ def _read(capture: Capture) -> Iterator[Found]:
     except _UnfinishedError as error:
         if capture.finished:
             unreadable = RejectError(Reason.EXCHANGE_INVALID, f"{error} is not a JSON object")
-            yield exchange.refused(location, unreadable, b"")
+            yield refused(location, unreadable, b"")
         else:
             yield Incomplete(location, reason=Reason.INCOMPLETE_RECORDING)
         return
     except (RejectError, SkipError) as error:
-        yield exchange.refused(location, error, b"")
+        yield refused(location, error, b"")
         return
     try:
         record = recording.record()
     except SkipError as error:
-        yield exchange.refused(location, error, b"")
+        yield refused(location, error, b"")
     except RejectError as error:
-        yield exchange.refused(location, error, recording.raw())
+        yield refused(location, error, recording.raw())
     else:
         size = len(recording.request) + len(recording.response)
         yield Draft(location, record, lambda: record, size)

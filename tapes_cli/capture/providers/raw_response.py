@@ -1,4 +1,4 @@
-"""A record's raw response: the provider's own body, encoded for JSON."""
+"""Raw responses: the provider's own body, as a record holds it encoded, or an exchange plain."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
 
 if TYPE_CHECKING:
+    from tapes_cli.capture.bodies import Body
     from tapes_cli.capture.providers.base import Provider
     from tapes_cli.model.json import JSON, JSONObject
 
@@ -33,10 +34,25 @@ def reduce_raw(record: JSONObject, provider: Provider) -> JSONObject:
         _codings(record.get("raw_response_encoding")), Reason.RESPONSE_DECODE, _ENCODING
     )
     body = decode_body(_body(record.get("raw_response")), codings, Reason.RESPONSE_DECODE, _BODY)
+    return reduce_body(provider, body, _BODY)
+
+
+def reduce_body(provider: Provider, body: Body, pointer: str, content_type: str = "") -> JSONObject:
+    """Return the reduced response that a body holds, and note in it if the body was cut short.
+
+    Args:
+        provider: who answered.
+        body: what there is of it, without content codings.
+        pointer: where it stands in the record.
+        content_type: what the response says that it is.
+
+    Raises:
+        RejectError: see `Provider.reduce`.
+    """
     try:
-        reduced = provider.reduce(body.data)
+        reduced = provider.reduce(body.data, content_type)
     except RejectError as error:
-        raise RejectError(error.reason, error.message, _BODY) from None
+        raise RejectError(error.reason, error.message, pointer) from None
     if body.cut_short:
         reduced["extra"] = {**reduced.get("extra", {}), "cut_short": True}
     return reduced
