@@ -222,5 +222,8 @@ def _parse_constant(name: str) -> NoReturn:
 
 def _not_json(text: str, error: json.JSONDecodeError) -> str:
     if text.strip() in {"{", "["}:
-        return "the document that begins here is not valid JSON, or cut short"
+        return (
+            "the object goes on over more lines, which is read only at the beginning of a file and "
+            "if it is whole; write it on one line (jq -c . FILE)"
+        )
     return f"the line is not valid JSON at column {error.colno}: {error.msg}"
