@@ -6,6 +6,7 @@
     ├── DatabaseUnavailableError    5
     ├── SchemaError                 6
     ├── MigrationLockedError        7
+    ├── ImportLockedError           7
     └── InterruptedRunError       130 / 143
 
 A record that cannot be stored is not an error but a value: see `tapes_cli.model.reasons`.
@@ -53,6 +54,12 @@ class SchemaError(TapesError):
 
 class MigrationLockedError(TapesError):
     """Somebody else is changing the schema."""
+
+    exit_status = 7
+
+
+class ImportLockedError(TapesError):
+    """Another import is running, and this one is not to overlap with it."""
 
     exit_status = 7
 

@@ -139,6 +139,7 @@ _CODECS = (
 )
 
 _MAGICS = (_ZIP_MAGIC, *(magic for codec in _CODECS for magic in codec.magics))
+_LONGEST_MAGIC = max(map(len, _MAGICS))
 
 _DECODER_ERRORS = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, ValueError, EOFError)
 
@@ -158,9 +159,9 @@ def read_chunks(stream: ByteReader) -> Iterator[bytes]:
         raise DamagedArchiveError("zip archives are not supported")
     for codec in _CODECS:
         if codec.begins(head):
-            yield from _decompress(codec, _raw_chunks(head, stream))
+            yield from _decompress(codec, raw_chunks(stream, head))
             return
-    yield from _raw_chunks(head, stream)
+    yield from raw_chunks(stream, head)
 
 
 def is_compressed(stream: ByteReader) -> bool:
@@ -179,7 +180,12 @@ def _read_head(stream: ByteReader) -> bytes:
     return head
 
 
-def _raw_chunks(head: bytes, stream: ByteReader) -> Iterator[bytes]:
+def raw_chunks(stream: ByteReader, head: bytes = b"") -> Iterator[bytes]:
+    """Yield the content of `stream` as it is, in chunks; `head` has been read from it already.
+
+    Raises:
+        OSError: the stream cannot be read.
+    """
     if head:
         yield head
     while chunk := stream.read1(CHUNK_BYTES):
@@ -189,12 +195,19 @@ def _raw_chunks(head: bytes, stream: ByteReader) -> Iterator[bytes]:
 def _decompress(codec: _Codec, chunks: Iterator[bytes]) -> Iterator[bytes]:
     decoder = codec.decoder()
     data = next(chunks)
+    head = b""
     while True:
         try:
             out = decoder.decompress(data, CHUNK_BYTES)
         except _DECODER_ERRORS as error:
-            raise DamagedArchiveError(f"the {codec.name} archive is corrupt") from error
+            raise _undecodable(codec, error) from error
         data = b""
+        if len(head) < _LONGEST_MAGIC:
+            head += out[:_LONGEST_MAGIC]
+            if head.startswith(_MAGICS):
+                raise DamagedArchiveError(
+                    f"the {codec.name} archive holds another archive, which is not unpacked"
+                )
         if out:
             yield out
         if decoder.eof:
@@ -206,6 +219,13 @@ def _decompress(codec: _Codec, chunks: Iterator[bytes]) -> Iterator[bytes]:
             data = next(chunks, b"")
             if not data and not out:
                 raise DamagedArchiveError(f"the {codec.name} archive is cut short")
+
+
+def _undecodable(codec: _Codec, error: Exception) -> DamagedArchiveError:
+    # The decoders have no class for it.
+    if "memory" in str(error).lower():
+        return DamagedArchiveError(f"the {codec.name} archive takes too much memory to unpack")
+    return DamagedArchiveError(f"the {codec.name} archive is corrupt")
 
 
 def _next_member(codec: _Codec, rest: bytes, chunks: Iterator[bytes]) -> bytes:

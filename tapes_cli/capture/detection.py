@@ -20,6 +20,7 @@ from tapes_cli.capture.values import (
     join_documents,
     pieces_of,
 )
+from tapes_cli.model.checkpoint import BEGINNING
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
 
@@ -118,6 +119,8 @@ def is_divisible(source: Source, asked: RecordFormat | SourceFormat | None = Non
     """
     if source.path is None or source.size is None or source.folder:
         return False
+    if source.begin != BEGINNING:
+        return True  # nothing else is read from elsewhere
     try:
         with source.path.open("rb") as stream:
             if is_compressed(stream):

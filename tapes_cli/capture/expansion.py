@@ -5,12 +5,15 @@ from __future__ import annotations
 import glob
 import os
 import stat
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tapes_cli.capture.fingerprint import identity_of
 from tapes_cli.capture.formats import folder_format
 from tapes_cli.capture.sources import Source, SourceProblem, describe, display_name
+from tapes_cli.model.checkpoint import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,9 +29,9 @@ def expand(arguments: Iterable[str | os.PathLike[str]]) -> Iterator[Source | Sou
     """Yield what the arguments name, each file once, in the order of the arguments.
 
     An argument is a file, a folder (read recursively, in the order of names, without pipes,
-    sockets, devices and `.git`), a glob that the shell left alone, or `-` for stdin. A folder
-    whose files are one capture together is one source. A file that is named twice, through links
-    too, is yielded the first time only.
+    sockets, devices, `.git`, and links to a folder above it), a glob that the shell left alone, or
+    `-` for stdin. A folder whose files are one capture together is one source. A file that is
+    named twice, through links too, is yielded the first time only.
     """
     return _Expansion().expand(arguments)
 
@@ -59,7 +62,7 @@ class _Expansion:
                 yield from self._path(Path(text))
 
     def _glob(self, pattern: str) -> Iterator[Source | SourceProblem]:
-        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  pathlib's refuses absolute patterns
+        matches = sorted(_matches(pattern))
         if not matches:
             yield SourceProblem(display_name(pattern), "no file matches the pattern")
         for match in matches:
@@ -72,8 +75,8 @@ class _Expansion:
             path = pending.pop()
             try:
                 status = path.stat()
-                inside = self._inside(path, status)
-                if inside and (capture := self._folder(path, inside)):
+                inside = [] if _leads_above(path, named) else self._inside(path, status)
+                if inside and (capture := self._folder(path, status, inside)):
                     yield capture
             except (OSError, ValueError) as error:
                 yield SourceProblem(display_name(path), describe(error))
@@ -87,7 +90,7 @@ class _Expansion:
                     self._files.add(identity)
                     yield _file_source(path, status)
 
-    def _folder(self, path: Path, inside: list[Path]) -> Source | None:
+    def _folder(self, path: Path, folder: os.stat_result, inside: list[Path]) -> Source | None:
         """Return the source that a folder is as a whole, if it is a capture of several files.
 
         These files are not yielded again.
@@ -100,7 +103,9 @@ class _Expansion:
         self._files.update((status.st_dev, status.st_ino) for status in statuses)
         latest = max(status.st_mtime_ns for status in statuses)
         size = sum(status.st_size for status in statuses)
-        return Source(display_name(path), path, _utc(latest), size, folder=True)
+        identity = Identity(folder.st_dev, folder.st_ino, size, latest)
+        name = display_name(path)
+        return Source(name, path, _utc(latest), size, folder=True, identity=identity)
 
     def _inside(self, path: Path, status: os.stat_result) -> list[Path] | None:
         """Return what a folder holds, nothing if it was seen before; None for a file."""
@@ -113,11 +118,49 @@ class _Expansion:
         return sorted(inner for inner in path.iterdir() if inner.name not in _IGNORED_FOLDERS)
 
 
+def _matches(pattern: str) -> set[str]:
+    """Return what matches a glob. Links to folders are no part of `**`: they may lead back."""
+    before, recursive, after = f"/{pattern}/".partition("/**/")
+    if not recursive:
+        return set(glob.glob(pattern))  # noqa: PTH207  pathlib's refuses absolute patterns
+    before, after = f"{before}/"[1:], after[:-1]
+    tops = _matches(before) if before else {""}
+    if not after:
+        return tops if before else _matches("*")
+    found: set[str] = set()
+    for top in tops:
+        for folder in _folders_below(top):
+            found |= _matches(os.path.join(glob.escape(folder), after))  # noqa: PTH118  as below
+    return found
+
+
+def _folders_below(top: str) -> Iterator[str]:
+    """Yield a folder and those below it, without hidden ones; "" is the current one."""
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        yield folder
+        with suppress(OSError), os.scandir(folder or os.curdir) as entries:
+            pending += [
+                os.path.join(folder, entry.name)  # noqa: PTH118  paths as they were given
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+            ]
+
+
+def _leads_above(path: Path, named: Path) -> bool:
+    """Whether a path inside a folder is a link to one that holds that folder, such as `/`."""
+    if path is named or not path.is_symlink():
+        return False
+    return Path(os.path.realpath(named)).is_relative_to(os.path.realpath(path))
+
+
 def _file_source(path: Path, status: os.stat_result) -> Source:
     name = display_name(path)
     if not stat.S_ISREG(status.st_mode):
         return Source(name, path)
-    return Source(name, path, _utc(status.st_mtime_ns), status.st_size)
+    identity = identity_of(status)
+    return Source(name, path, _utc(identity.mtime_ns), identity.size, identity=identity)
 
 
 def _utc(nanoseconds: int) -> datetime | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tapes_cli.model.checkpoint import BEGINNING, Position
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -44,12 +46,20 @@ class LineSplitter:
         byte_offset: where the line begins that has not ended yet.
     """
 
-    def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
-        self.number = 0
-        self.byte_offset = 0
+    def __init__(
+        self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES, begin: Position = BEGINNING
+    ) -> None:
+        self.number = begin.lines
+        self.byte_offset = begin.byte_offset
+        self._ended = begin.lines
         self._max = max_line_bytes
         self._parts: list[bytes] = []
         self._length = 0
+
+    @property
+    def position(self) -> Position:
+        """Where the next line begins; a last line without a newline has not ended."""
+        return Position(self._ended, self.byte_offset)
 
     def split(self, chunks: Iterable[bytes]) -> Iterator[Line]:
         """Yield the lines of `chunks`, in order."""
@@ -88,6 +98,7 @@ class LineSplitter:
         self._length = 0
         self.byte_offset += length + terminated
         self.number += 1
+        self._ended += terminated
         if too_long:
             return Line(self.number, offset, b"", terminated, too_long=True)
         if offset == 0 and data.startswith(_BOM):

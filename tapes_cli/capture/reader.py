@@ -22,10 +22,11 @@ from tapes_cli.capture.formats.turn_records import TurnParser
 from tapes_cli.capture.headers import UnreadBytes
 from tapes_cli.capture.history import DEFAULT_BUDGET_BYTES, Histories, OpenedRecord
 from tapes_cli.capture.line_reader import LineReader, OpenedLine, failed
-from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line
+from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line, LineSplitter
 from tapes_cli.capture.sources import Source, SourceProblem, SourceReadError, describe
 from tapes_cli.capture.times import Fallback, utc_now
 from tapes_cli.capture.values import is_cut_short, join_documents, pieces_of
+from tapes_cli.model.checkpoint import BEGINNING, Position
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import (
     Accepted,
@@ -92,6 +93,17 @@ class Reader:
         )
         self._lines = LineReader(self._parser)
         self._memory = Memory()
+        self._reading: _Reading | None = None
+
+    @property
+    def divisible(self) -> bool:
+        """Whether another reading of the present source may begin between two of its lines."""
+        return self._reading is not None and self._reading.divisible
+
+    @property
+    def position(self) -> Position | None:
+        """How far the present source was read, None if another reading must be a whole one."""
+        return self._reading.position if self._reading and self._reading.divisible else None
 
     def read(self, source: Source | SourceProblem) -> Iterator[Record]:
         """Yield what became of each record, in order; a bad one does not stop the others.
@@ -101,6 +113,7 @@ class Reader:
         could not be read.
         """
         origin = Location(source.name, 0, 0, number=source.number)
+        self._reading = None
         if isinstance(source, SourceProblem):
             yield _unreadable(origin, source.message)
             return
@@ -115,31 +128,41 @@ class Reader:
             if look.hopeless:
                 yield refused(origin, _no_capture(look), b"")
                 return
-        most = self._options.max_line_bytes
-        lines = join_documents(source.lines(most), most)
+        # A format that sees a whole source has it from its first record on, or not at all.
+        begun = source.share is not None or source.begin != BEGINNING
+        splitter = LineSplitter(self._options.max_line_bytes, source.begin)
+        reading = self._reading = _Reading(splitter, begun)
+        lines = self._documents(source, splitter)
         fallback = Fallback(source.mtime, self._options.now)
         unread = UnreadBytes()
-        # A format that sees a whole source has it from its first record on, or not at all.
-        begun = source.share is not None
         for line in lines:
+            reading.note(line)
             for part in self._parts(line, origin, unread) if source.holds(line.data) else ():
                 if not isinstance(part, _Part):
+                    reading.note_other(part)
                     yield part
                 elif isinstance(part.format, RecordFormat):
-                    begun = True
+                    reading.begun = True
                     opened = OpenedLine(part.line.data, part.record, part.format)
                     yield from self._lines.read(opened, part.location, fallback)
-                elif begun:
+                elif reading.begun:
                     yield refused(part.location, _among_others(part.format), part.line.data)
                 else:
+                    self._reading = None
                     rest = chain([_from(line, part.line)], lines)
                     yield from self._whole(part.format, source, origin, rest)
                     return
 
+    def _documents(self, source: Source, splitter: LineSplitter) -> Iterator[Line]:
+        """Yield the lines; documents over several lines, which only a beginning has, as one."""
+        lines = source.split(splitter)
+        whole = source.begin == BEGINNING
+        return join_documents(lines, self._options.max_line_bytes) if whole else lines
+
     def _may_be_refused(self, source: Source) -> bool:
         """Whether the source is refused if nothing in it is recognised: it can be read again."""
-        regular = source.mtime is not None
-        return regular and source.share is None and self._options.format is None
+        whole = source.share is None and source.begin == BEGINNING
+        return source.mtime is not None and whole and self._options.format is None
 
     def _parts(self, line: Line, origin: Location, unread: UnreadBytes) -> Iterator[_Part | Record]:
         """Yield the records of a line, mostly one, each with its format; or why there is none."""
@@ -204,6 +227,43 @@ class Reader:
             raise
         except Exception as error:  # noqa: BLE001  # formats may come from anywhere
             yield refused(last, failed(found, error), b"")
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far the lines of a source were read.
+
+    Attributes:
+        splitter: what splits them.
+        begun: whether a line was found that stands for itself.
+        documents: whether an object goes over several lines: where the next one begins then
+            depends on those before.
+        unfinished: where the last line begins, if it is to be read again once it has an end.
+    """
+
+    splitter: LineSplitter
+    begun: bool
+    documents: bool = False
+    unfinished: Position | None = None
+
+    @property
+    def divisible(self) -> bool:
+        return self.begun and not self.documents
+
+    @property
+    def position(self) -> Position:
+        return self.unfinished or self.splitter.position
+
+    def note(self, line: Line) -> None:
+        if not self.begun:
+            self.documents = self.documents or b"\n" in line.data
+        if line.too_long and not line.terminated:
+            self.unfinished = Position(line.number - 1, line.byte_offset)
+
+    def note_other(self, record: Record) -> None:
+        if isinstance(record, Incomplete):
+            place = record.location
+            self.unfinished = Position(place.line - 1, place.byte_offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, cast
 from tapes_cli.capture.decompress import (
     DamagedArchiveError,
     LimitedReader,
+    raw_chunks,
     read_chunks,
 )
 from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line, LineSplitter
+from tapes_cli.model.checkpoint import BEGINNING, Identity, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +39,8 @@ class Source:
         limit: how many bytes are read at most, None for all there are.
         share: which of its records are to be read, None for all.
         folder: whether it is a folder.
+        identity: which file it is, or None for a pipe or a device.
+        begin: where the reading begins; only in a plain file elsewhere than at its beginning.
     """
 
     name: str
@@ -47,6 +51,14 @@ class Source:
     limit: int | None = None
     share: Share | None = None
     folder: bool = False
+    identity: Identity | None = None
+    begin: Position = BEGINNING
+
+    @property
+    def left(self) -> int:
+        """How many bytes are to be read, as far as is known."""
+        size = self.limit if self.limit is not None else self.size
+        return max((size or 0) - self.begin.byte_offset, 0)
 
     def shared(self, share: Share) -> Source:
         """Return the source for one of several readers: all of them see it as it is now."""
@@ -72,11 +84,15 @@ class Source:
         Raises:
             SourceReadError: the source cannot be opened, or not be read to its end.
         """
-        splitter = LineSplitter(max_line_bytes)
+        return self.split(LineSplitter(max_line_bytes, self.begin))
+
+    def split(self, splitter: LineSplitter) -> Iterator[Line]:
+        """Yield the lines as `lines` does, by a splitter that tells how far it has got."""
         try:
-            with _open(self.path) as stream:
-                limited = stream if self.limit is None else LimitedReader(stream, self.limit)
-                yield from splitter.split(read_chunks(limited))
+            with _open(self.path, self.begin.byte_offset) as stream:
+                limited = stream if self.limit is None else LimitedReader(stream, self.left)
+                chunks = read_chunks(limited) if self.begin == BEGINNING else raw_chunks(limited)
+                yield from splitter.split(chunks)
         except DamagedArchiveError as error:
             raise SourceReadError(str(error), splitter) from error
         except OSError as error:
@@ -115,9 +131,11 @@ def display_name(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def _open(path: Path | None) -> Iterator[ByteReader]:
+def _open(path: Path | None, byte_offset: int) -> Iterator[ByteReader]:
     if path is not None:
         with path.open("rb") as stream:
+            if byte_offset:
+                stream.seek(byte_offset)
             yield stream
     elif sys.stdin is None:
         # Python leaves stdin out when the process was started without one.

@@ -2,13 +2,30 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from tapes_cli import settings
 from tapes_cli.cli.console import say
 from tapes_cli.cli.database import open_database
+from tapes_cli.cli.import_options import (
+    LOCK_TIMEOUT_SECONDS,
+    DryRunOption,
+    FromRejectsOption,
+    Lock,
+    LockOption,
+    LockTimeoutOption,
+    MaxErrorsOption,
+    MigrateOption,
+    NoCheckpointOption,
+    RejectsOption,
+    RereadOption,
+    RetryForOption,
+    StrictOption,
+    WorkersOption,
+    lock_seconds,
+)
 from tapes_cli.cli.options import (
     DataDirOption,
     DebugOption,
@@ -34,55 +51,25 @@ from tapes_cli.errors import UsageError
 from tapes_cli.model.sessionless import Sessionless
 
 if TYPE_CHECKING:
+    from tapes_cli.importer.checkpoints import Way
+    from tapes_cli.importer.guard import Guard
     from tapes_cli.importer.rejects import RejectsFile
-
-RejectsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--rejects",
-        metavar="FILE",
-        help="Append rejected records to this file, which can be imported again after a fix. "
-        "Rejects from stdin are always kept, in the data directory unless a file is named.",
-        show_default=False,
-    ),
-]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first rejected record.")]
-MaxErrorsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--max-errors",
-        metavar="N",
-        min=0,
-        help="Stop when more than N records were rejected.",
-        show_default="no limit",
-    ),
-]
-MigrateOption = Annotated[
-    bool,
-    typer.Option("--migrate", help="Bring the schema of a named server up to date first."),
-]
-
-
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        metavar="N",
-        min=1,
-        help="Import in so many processes, each with a connection of its own. What is stored and "
-        "reported does not depend on it. stdin is always read by one.",
-        show_default="as many as help",
-    ),
-]
 
 
 def import_(
     paths: PathsArgument = None,
-    rejects: RejectsOption = None,
-    strict: StrictOption = False,
-    max_errors: MaxErrorsOption = None,
+    dry_run: DryRunOption = False,
     workers: WorkersOption = None,
     migrate: MigrateOption = False,
+    rejects: RejectsOption = None,
+    from_rejects: FromRejectsOption = None,
+    strict: StrictOption = False,
+    max_errors: MaxErrorsOption = None,
+    reread: RereadOption = False,
+    no_checkpoint: NoCheckpointOption = False,
+    lock: LockOption = Lock.WAIT,
+    lock_timeout: LockTimeoutOption = LOCK_TIMEOUT_SECONDS,
+    retry_for: RetryForOption = None,
     format_: FormatOption = None,
     org: OrgOption = None,
     project: ProjectOption = "",
@@ -97,8 +84,9 @@ def import_(
 ) -> None:
     """Read captures and store their turns, each in one transaction, exactly once.
 
-    Importing the same capture again changes nothing. Every record that is not stored is named
-    with its place and the reason.
+    Importing the same capture again changes nothing, and files that did not change since the
+    last import are not read again. Every record that is not stored is named with its place and
+    the reason.
 
     \b
     tapes-cli import ~/captures
@@ -107,34 +95,90 @@ def import_(
     tapes-cli import --rejects rejects.jsonl ~/captures
 
     Exit status: 0 all stored or already there, 3 some records were rejected, 4 stopped by
-    --strict or --max-errors, 5 database lost, 6 schema not up to date, 130 or 143 interrupted.
+    --strict or --max-errors, 5 database lost, 6 schema not up to date, 7 another import runs,
+    130 or 143 interrupted.
     """
     from tapes_cli.cli.reporting import Reporter  # noqa: PLC0415  # keeps start-up fast
+    from tapes_cli.importer.guard import import_guarded, try_import  # noqa: PLC0415  # as above
     from tapes_cli.importer.ledger import Ledger  # noqa: PLC0415  # as above
+    from tapes_cli.importer.report import Report  # noqa: PLC0415  # as above
     from tapes_cli.importer.run import ImportOptions  # noqa: PLC0415  # as above
-    from tapes_cli.importer.start import import_all, numbered  # noqa: PLC0415  # as above
+    from tapes_cli.importer.start import numbered  # noqa: PLC0415  # as above
     from tapes_cli.importer.stop import stop_on_signals  # noqa: PLC0415  # as above
     from tapes_cli.importer.worker import Task  # noqa: PLC0415  # as above
+    from tapes_cli.store.postgres.connect import wait_for  # noqa: PLC0415  # as above
+    from tapes_cli.store.postgres.retry import DEFAULT_BACKOFF, Backoff  # noqa: PLC0415  # as above
 
+    paths, format_ = _what_to_read(paths, from_rejects, format_)
     sources = numbered(sources_of(paths))
     reading = read_options(org, project, format_, sources)
     options = ImportOptions(reading, with_chains=verbose)
     reporter = Reporter(output, quiet=quiet, verbose=verbose, no_color=no_color)
+    backoff = DEFAULT_BACKOFF if retry_for is None else Backoff(retry_for)
+    way = None if no_checkpoint else _way(org, project, sessionless, format_, again=reread)
+    guard = guard_of(way, lock, lock_timeout, quiet=quiet)
     with (
         stop_on_signals(say) as stop,
         open_database(dsn, data_dir, quiet=quiet) as (address, chosen),
     ):
-        bring_up_to_date(address, chosen, migrate=migrate, quiet=quiet)
-        kept = _rejects_file(rejects, paths, data_dir)
-        ledger = Ledger(reporter, kept, 0 if strict else max_errors)
-        task = Task(address, options, sessionless, org_of(org), debug, sources)
-        report = import_all(task, ledger, stop, workers)
+        wait_for(address, retry_for or 0.0)
+        if dry_run:
+            look_at_schema(address, chosen)
+        else:
+            bring_up_to_date(address, chosen, migrate=migrate, quiet=quiet)
+        kept = None if dry_run else _rejects_file(rejects, paths, data_dir)
+        report = Report("import", dry_run=dry_run)
+        ledger = Ledger(reporter, kept, 0 if strict else max_errors, report=report)
+        task = Task(address, options, sessionless, org_of(org), debug, sources, backoff=backoff)
+        if dry_run:
+            try_import(task, ledger, stop, guard)
+        else:
+            import_guarded(task, ledger, stop, workers, guard)
     if kept is not None and kept.written:
         report.rejects_file = str(kept.path)
     if not task.sources:
         say("There is nothing to import: the arguments name no files.", quiet=quiet)
     reporter.done(report)
     raise typer.Exit(report.exit_code)
+
+
+def _what_to_read(
+    paths: list[str] | None, from_rejects: Path | None, format_: str | None
+) -> tuple[list[str] | None, str | None]:
+    """Return the paths and the format that are asked for.
+
+    Raises:
+        UsageError: a rejects file is to be read together with something else.
+    """
+    if from_rejects is None:
+        return paths, format_
+    if paths or format_:
+        raise UsageError(
+            "--from-rejects reads that file alone.",
+            hint="Leave out the paths and --format; a rejects file can also be named as a path.",
+        )
+    return [str(from_rejects)], "rejects"
+
+
+def _way(
+    org: str | None, project: str, sessionless: Sessionless, format_: str | None, *, again: bool
+) -> "Way":
+    from tapes_cli.importer.checkpoints import Way  # noqa: PLC0415  # keeps start-up fast
+    from tapes_cli.importer.guard import reading_in_words  # noqa: PLC0415  # as above
+    from tapes_cli.importer.process import host_name  # noqa: PLC0415  # as above
+
+    way = sessionless.value if sessionless is not Sessionless.SYNTHETIC else ""
+    reading = reading_in_words(
+        format=format_ or "", org=(org or "").lower(), project=project, sessionless=way
+    )
+    return Way(host_name(), reading, again)
+
+
+def guard_of(way: "Way | None", lock: Lock, seconds: float, *, quiet: bool) -> "Guard":
+    """Return what an import minds: how it reads, and how long it waits for another one."""
+    from tapes_cli.importer.guard import Guard  # noqa: PLC0415  # keeps start-up fast
+
+    return Guard(way, lock_seconds(lock, seconds), lambda message: say(message, quiet=quiet))
 
 
 def bring_up_to_date(dsn: str, chosen: settings.Connection, *, migrate: bool, quiet: bool) -> None:
@@ -150,6 +194,20 @@ def bring_up_to_date(dsn: str, chosen: settings.Connection, *, migrate: bool, qu
         if applied and not chosen.embedded:
             say(f"Applied {len(applied)} migrations.", quiet=quiet)
         return
+    migrations.check_current(dsn, origin=chosen.origin)
+
+
+def look_at_schema(dsn: str, chosen: settings.Connection) -> None:
+    """Check that the schema is current; only an embedded database that is new gets its tables.
+
+    Raises:
+        SchemaError: the schema is not the one that this program knows.
+    """
+    from tapes_cli.store.postgres import migrations  # noqa: PLC0415  # keeps start-up fast
+
+    missing = migrations.status(dsn).state is migrations.SchemaState.MISSING
+    if chosen.embedded and missing:
+        migrations.migrate_up(dsn)
     migrations.check_current(dsn, origin=chosen.origin)
 
 

@@ -312,6 +312,7 @@ def plan_lines(plan: "DownPlan") -> Sequence[str]:
         (plan.turns_unmarked, "{} of these turns cannot be told from history afterwards"),
         (plan.costs_rounded, "{} sessions keep their cost to four decimals only"),
         (plan.costs_too_large, "{} sessions cost more than the older column holds: not possible"),
+        (plan.captures, "{} captures will be read from their beginning by the next import"),
         (plan.values_too_long, "{} rows are too long for an older index: not possible"),
         (plan.session_ids_shared, "{} session ids are used by several orgs: not possible"),
     ]

@@ -2,8 +2,16 @@
 
 import typer
 
-from tapes_cli.cli.import_ import MaxErrorsOption, StrictOption
-from tapes_cli.cli.options import DebugOption, Output, OutputOption, QuietOption
+from tapes_cli.cli.console import write_messages_as
+from tapes_cli.cli.import_options import MaxErrorsOption, StrictOption
+from tapes_cli.cli.options import (
+    DebugOption,
+    LogFormat,
+    LogFormatOption,
+    Output,
+    OutputOption,
+    QuietOption,
+)
 from tapes_cli.cli.reading import (
     FormatOption,
     OrgOption,
@@ -27,6 +35,7 @@ def validate(
     sessionless: SessionlessOption = Sessionless.SYNTHETIC,
     output: OutputOption = Output.TEXT,
     quiet: QuietOption = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Read captures as import would, without a database: what would be rejected, and why.
@@ -49,6 +58,7 @@ def validate(
     from tapes_cli.importer.stop import stop_on_signals  # noqa: PLC0415  # as above
 
     del debug
+    write_messages_as(log_format)
     sources = list(sources_of(paths))
     reporter = CheckReporter(output, quiet=quiet)
     preparer, reading = (

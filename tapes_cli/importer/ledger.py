@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from tapes_cli.errors import UsageError
+from tapes_cli.errors import DatabaseUnavailableError, SchemaError, UsageError
 from tapes_cli.importer.rejects import RejectsFile
-from tapes_cli.importer.report import Report
+from tapes_cli.importer.report import Report, Status
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Incomplete, Rejected
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tapes_cli.errors import TapesError
-    from tapes_cli.importer.report import SourceReport, Status
+    from tapes_cli.importer.checkpoints import Checkpoints
+    from tapes_cli.importer.report import SourceReport
     from tapes_cli.importer.settled import Settled
+    from tapes_cli.model.checkpoint import Position
     from tapes_cli.model.records import Record
 
 
@@ -52,12 +54,14 @@ class Ledger:
         observer: hears of every entry.
         rejects: where rejected records are kept, if they are.
         max_rejects: how many rejected records the run bears; None bears them all.
+        checkpoints: remembers what was read, for the next run; None remembers nothing.
         report: the sum of it.
     """
 
     observer: Observer
     rejects: RejectsFile | None = None
     max_rejects: int | None = None
+    checkpoints: Checkpoints | None = None
     report: Report = field(default_factory=lambda: Report("import"))
     _unkept: UsageError | None = None
 
@@ -77,6 +81,38 @@ class Ledger:
         source.count_settled(settled)
         self.observer.settled(settled)
 
+    def marks(self, account: SourceReport) -> bool:
+        """Tell whether the position in a source is to be remembered now."""
+        return self.checkpoints is not None and not self.checkpoints.is_marked(account.number)
+
+    def mark(self, account: SourceReport, position: Position) -> None:
+        """Remember that all before a position in a source is settled.
+
+        Raises:
+            DatabaseUnavailableError: the database was lost.
+        """
+        if self.checkpoints is not None and self._unkept is None:
+            self.checkpoints.mark(account, position)
+            self._save_what_is_due(self.checkpoints)
+
+    def source_done(self, account: SourceReport) -> None:
+        """Note that every record of a source is settled.
+
+        Raises:
+            DatabaseUnavailableError: the database was lost.
+        """
+        self.observer.source_done(account)
+        if self.checkpoints is not None and self._unkept is None:
+            self.checkpoints.done(account)
+            self._save_what_is_due(self.checkpoints)
+
+    def _save_what_is_due(self, checkpoints: Checkpoints) -> None:
+        """Save checkpoints from time to time, the rejects before them on the disk."""
+        if checkpoints.due:
+            self.flush()
+            if self._unkept is None:
+                checkpoints.save()
+
     def check(self) -> None:
         """Look whether the run may go on.
 
@@ -94,10 +130,15 @@ class Ledger:
         self._with_rejects(RejectsFile.flush)
 
     def close(self) -> None:
-        """Close the rejects file; the run has failed if that does."""
+        """Close the rejects file, then remember what was read; the run has failed if one does."""
         self._with_rejects(RejectsFile.close)
         if self._unkept is not None:
             self.fail(self._unkept)
+        elif self.checkpoints is not None and self.report.status is not Status.FAILED:
+            try:
+                self.checkpoints.save()
+            except (DatabaseUnavailableError, SchemaError) as error:
+                self.fail(error)
 
     def end_early(self, status: Status, exit_code: int) -> None:
         """Note that the run ended before its time."""

@@ -16,7 +16,7 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ from tapes_cli.importer.worker import (
     Task,
     work,
 )
+from tapes_cli.model.checkpoint import Position
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Rejected
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from tapes_cli.capture.sources import Source, SourceProblem
+    from tapes_cli.importer.lease import Lease
     from tapes_cli.importer.stop import StopRequest
 
 _MOST_RESTARTS = 3
@@ -61,6 +62,7 @@ class _Worker:
     Attributes:
         share: what it reads.
         horizon: all of its records before this have been told of.
+        settled: all of its records before this are settled, however its run ended.
         waiting: those that are not entered yet, in the order of the input.
         process: None once it has ended.
         news: where it tells.
@@ -68,6 +70,7 @@ class _Worker:
 
     share: Share
     horizon: Place = BEGINNING
+    settled: Place = BEGINNING
     waiting: deque[Entry] = field(default_factory=deque)
     process: BaseProcess | None = None
     news: Connection | None = None
@@ -90,9 +93,17 @@ class _Worker:
 class ParallelRun:
     """One run in several processes. Call `run` once."""
 
-    def __init__(self, task: Task, workers: int, ledger: Ledger, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        task: Task,
+        workers: int,
+        ledger: Ledger,
+        stop: StopRequest,
+        lease: Lease | None = None,
+    ) -> None:
         self._ledger = ledger
         self._stop = stop
+        self._lease = lease
         sources = [s for s in task.sources if not is_rejects_file(s, ledger.rejects)]
         self._task = replace(task, sources=sources, keeps_rejects=ledger.rejects is not None)
         # Elsewhere than on Linux, a process cannot safely be divided while it runs.
@@ -101,7 +112,7 @@ class ParallelRun:
         # The signal that asks the workers to end.
         self._flag = self._context.Value("i", 0, lock=False)
         self._workers = [_Worker(Share(index, workers)) for index in range(workers)]
-        self._books = _Books(ledger, sources)
+        self._books = _Books(ledger, self._task, workers)
 
     def run(self) -> Report:
         """Import everything; return the accounts, however the run ended."""
@@ -117,6 +128,8 @@ class ParallelRun:
         finally:
             self._kill()
         self._enter(END)
+        if ledger.report.status is Status.INTERRUPTED:
+            self._books.mark(min(worker.settled for worker in self._workers))
         ledger.close()
         ledger.report.close(time.monotonic() - started)
         return ledger.report
@@ -151,6 +164,10 @@ class ParallelRun:
         }
         for news in wait([n for n in heard if n is not None], _LOOK_EVERY_SECONDS):
             self._take(heard[news])  # type: ignore[index]  # what is waited for are these
+        if self._lease is not None:
+            self._lease.renew()
+        if (error := self._stop.error) is not None and not self._flag.value:
+            self._fail(str(error), error.hint, error.exit_status)
         if self._stop.requested:
             self._ask_to_end(Status.INTERRUPTED, self._stop.exit_status)
 
@@ -161,12 +178,13 @@ class ParallelRun:
         except (EOFError, OSError):
             self._bury(worker)
             return
+        news = message if isinstance(message, News) else message.news
+        worker.waiting.extend(news.entries)
+        worker.horizon = worker.settled = news.horizon
+        self._books.read(news.read)
         if isinstance(message, News):
-            worker.waiting.extend(message.entries)
-            worker.horizon = message.horizon
             return
         worker.end()
-        worker.waiting.extend(message.entries)
         worker.horizon = END
         if message.status is Status.FAILED:
             self._fail(message.failure, message.hint, message.exit_code)
@@ -203,8 +221,9 @@ class ParallelRun:
         """Enter what all workers have got past, in the order of the input."""
         told = [worker.take_before(horizon) for worker in self._workers]
         self._books.enter(heapq.merge(*told, key=lambda entry: entry.location.order))
-        self._books.announce(horizon)
         try:
+            self._books.announce(horizon)
+            self._books.mark_from_time_to_time(horizon)
             self._ledger.check()
         except TooManyRejectsError:
             self._ask_to_end(Status.STOPPED, EXIT_STOPPED)
@@ -221,9 +240,12 @@ class ParallelRun:
 class _Books:
     """The ledger, kept by source."""
 
-    def __init__(self, ledger: Ledger, sources: list[Source | SourceProblem]) -> None:
+    def __init__(self, ledger: Ledger, task: Task, workers: int) -> None:
         self._ledger = ledger
-        self._sources = {source.number: source for source in sources}
+        self._workers = workers
+        self._divided = task.divided
+        self._sources = {source.number: source for source in task.sources}
+        self._positions: dict[int, list[Position | None]] = defaultdict(list)
         self._unannounced = deque(self._sources)
         self._accounts: dict[int, SourceReport] = {}
         self._begun: dict[int, float] = {}
@@ -255,8 +277,34 @@ class _Books:
             number = self._unannounced.popleft()
             account = self._account(number)
             account.seconds = time.monotonic() - self._begun[number]
-            self._ledger.observer.source_done(account)
+            account.position = self._position(number)
             del self._accounts[number], self._begun[number]
+            self._ledger.source_done(account)
+
+    def read(self, positions: Iterable[tuple[int, Position | None]]) -> None:
+        """Note how far a worker has read its share of sources."""
+        for number, position in positions:
+            self._positions[number].append(position)
+
+    def _position(self, number: int) -> Position | None:
+        """Return how far a source was read by all that share it."""
+        told = self._positions.pop(number, [])
+        positions = [position for position in told if position is not None]
+        expected = self._workers if number in self._divided else 1
+        return min(positions) if len(positions) == len(told) == expected else None
+
+    def mark(self, settled: Place) -> None:
+        """Remember that all before a place in a divided source is settled."""
+        number, line, byte_offset, _ = settled
+        account = self._accounts.get(number)
+        if account is not None and number in self._divided and line:
+            self._ledger.mark(account, Position(line - 1, byte_offset))
+
+    def mark_from_time_to_time(self, settled: Place) -> None:
+        """Do so, unless it was done a moment ago."""
+        account = self._accounts.get(settled[0])
+        if account is not None and self._ledger.marks(account):
+            self.mark(settled)
 
     def _account(self, number: int) -> SourceReport:
         account = self._accounts.get(number)

@@ -8,11 +8,13 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from tapes_cli.model.reasons import MAY_CHANGE, Reason
 from tapes_cli.model.records import Rejected, Skipped
 from tapes_cli.store.base import OutcomeKind
 
 if TYPE_CHECKING:
     from tapes_cli.importer.settled import Settled, TurnSummary
+    from tapes_cli.model.checkpoint import Position
     from tapes_cli.model.envelope import SessionKey
     from tapes_cli.model.records import Record
 
@@ -86,7 +88,11 @@ class SourceReport:
         accounts: its records by what became of them.
         formats: the names of the formats found in it, each with its records.
         skips: the reasons for which records were skipped, each with its records.
+        rejects: the reasons for which records were rejected, likewise.
         seconds: how long it took to read.
+        position: how far it was read, None if another reading has to begin at the beginning.
+        unreadable: whether it could not be read to its end.
+        may_change: whether another run may say otherwise of a record that was rejected.
     """
 
     name: str
@@ -95,11 +101,24 @@ class SourceReport:
     accounts: Accounts = field(default_factory=Accounts)
     formats: Counter[str] = field(default_factory=Counter)
     skips: Counter[str] = field(default_factory=Counter)
+    rejects: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    position: Position | None = None
+    unreadable: bool = False
+    may_change: bool = False
+
+    @property
+    def format(self) -> str:
+        """The names of its formats, the most frequent one first."""
+        return " + ".join(name for name, _ in self.formats.most_common() if name)
 
     def count(self, record: Record) -> None:
         """Count a record that is no turn, or a turn that was rejected."""
         self.accounts.count(record)
+        if isinstance(record, Rejected):
+            self.rejects[record.reason.value] += 1
+            self.unreadable |= record.reason is Reason.SOURCE_UNREADABLE
+            self.may_change |= record.reason in MAY_CHANGE
         self.formats[record.location.format] += 1
         if isinstance(record, Skipped):
             self.skips[record.reason.value] += 1
@@ -108,6 +127,16 @@ class SourceReport:
         """Count a turn that is stored or was there before."""
         self.accounts.count_settled(settled)
         self.formats[settled.location.format] += 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what reports and logs have of the source. Fields may be added, not renamed."""
+        return {
+            "source": self.name,
+            "format": [name for name, _ in self.formats.most_common() if name],
+            "records": self.accounts.as_dict(),
+            "reasons": dict(sorted((self.skips + self.rejects).items())),
+            "seconds": round(self.seconds, 3),
+        }
 
 
 @dataclass(slots=True)
@@ -118,6 +147,8 @@ class Report:
     status: Status = Status.OK
     exit_code: int = 0
     sources: int = 0
+    unchanged: int = 0
+    dry_run: bool = False
     records: Accounts = field(default_factory=Accounts)
     new_nodes: int = 0
     new_sessions: int = 0
@@ -190,7 +221,8 @@ class Report:
             "command": self.command,
             "status": self.status.value,
             "exit_code": self.exit_code,
-            "sources": {"read": self.sources, "unchanged": 0},
+            "dry_run": self.dry_run,
+            "sources": {"read": self.sources, "unchanged": self.unchanged},
             "records": self.records.as_dict(),
             "nodes": {"new": self.new_nodes},
             "sessions": {"new": self.new_sessions, "touched": self.touched_sessions},

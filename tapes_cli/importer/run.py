@@ -13,6 +13,7 @@ from tapes_cli.capture.reader import Reader
 from tapes_cli.capture.sources import Source
 from tapes_cli.errors import (
     DatabaseUnavailableError,
+    ImportLockedError,
     InterruptedRunError,
     SchemaError,
     UsageError,
@@ -20,6 +21,7 @@ from tapes_cli.errors import (
 from tapes_cli.importer.ledger import TooManyRejectsError
 from tapes_cli.importer.report import EXIT_STOPPED, Report, SourceReport, Status
 from tapes_cli.importer.settled import Settled, TurnSummary
+from tapes_cli.model.checkpoint import Position
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Rejected, RejectError
 from tapes_cli.store.base import OutcomeKind
@@ -86,6 +88,15 @@ class _Batch:
 
 
 @dataclass(slots=True)
+class _Reading:
+    """The source that is being read, and where its last record stands."""
+
+    reader: Reader
+    account: SourceReport
+    last: Location | None = None
+
+
+@dataclass(slots=True)
 class ImportRun:
     """One run in one process. Call `run` once.
 
@@ -98,6 +109,7 @@ class ImportRun:
     ledger: Ledger
     stop: StopRequest
     _batch: _Batch = field(default_factory=_Batch)
+    _reading: _Reading | None = None
     _in_flight: tuple[_Batch, Future[list[Outcome]]] | None = None
     _storing: Executor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
 
@@ -129,6 +141,9 @@ class ImportRun:
             ledger.fail(error)
         except UsageError:
             self._end_early(Status.FAILED, UsageError.exit_status)
+        except ImportLockedError as error:
+            self._end_early(Status.FAILED, error.exit_status)
+            ledger.fail(error)
         finally:
             self._storing.shutdown()
         ledger.close()
@@ -143,10 +158,13 @@ class ImportRun:
             account = SourceReport(source.name, not _is_stdin(source), number=source.number)
             self.ledger.report.sources += 1
             started = time.monotonic()
+            self._reading = _Reading(reader, account)
             records = reader.read(source)
             while (record := self.stop.wait_for(records)) is not None:
+                self._reading.last = record.location
                 self._take(record, account)
             account.seconds = time.monotonic() - started
+            account.position, self._reading = reader.position, None
             self._batch.finished.append(account)
             if not self._batch.pending and self._in_flight is None:
                 self._announce(self._batch)
@@ -203,16 +221,26 @@ class ImportRun:
                 settled = Settled(pending.record.location, summary, outcome)
                 self.ledger.settle(settled, pending.source)
         self._announce(batch)
+        if self._reading is not None and self.ledger.marks(self._reading.account):
+            self._mark(self._reading)
 
     def _announce(self, batch: _Batch) -> None:
         for account in batch.finished:
-            self.ledger.observer.source_done(account)
+            self.ledger.source_done(account)
         batch.finished.clear()
+
+    def _mark(self, reading: _Reading) -> None:
+        """Remember how far the present source was read and settled."""
+        account, place = reading.account, self.unsettled or reading.last
+        if reading.reader.divisible and place is not None and place.number == account.number:
+            self.ledger.mark(account, Position(place.line - 1, place.byte_offset))
 
     def _end_early(self, status: Status, exit_code: int) -> None:
         self.ledger.end_early(status, exit_code)
         try:
             self._settle()
+            if status is Status.INTERRUPTED and self._reading is not None:
+                self._mark(self._reading)
         except (DatabaseUnavailableError, SchemaError) as error:
             self.ledger.fail(error)
 

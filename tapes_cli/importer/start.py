@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from tapes_cli.capture.reader import Options
     from tapes_cli.capture.sources import SourceProblem
+    from tapes_cli.importer.lease import Lease
     from tapes_cli.importer.ledger import Ledger
     from tapes_cli.importer.report import Report
     from tapes_cli.importer.run import ImportOptions
@@ -55,7 +57,7 @@ def workers_worth(sources: Sequence[Source | SourceProblem], divided: frozenset[
         if not isinstance(source, Source) or source.size is None:
             continue
         if source.number in divided:
-            plain += source.size
+            plain += source.left
         else:
             archives += source.size >= _WORTH_A_WORKER_COMPRESSED
     processors = (
@@ -64,18 +66,37 @@ def workers_worth(sources: Sequence[Source | SourceProblem], divided: frozenset[
     return max(1, min(MOST_WORKERS, processors, plain // WORTH_A_WORKER + archives))
 
 
-def import_all(task: Task, ledger: Ledger, stop: StopRequest, workers: int | None) -> Report:
-    """Import the task's sources with so many workers, or with as many as help."""
+def import_all(
+    task: Task,
+    ledger: Ledger,
+    stop: StopRequest,
+    workers: int | None,
+    lease: Lease | None = None,
+) -> Report:
+    """Import the task's sources with so many workers, or with as many as help.
+
+    Args:
+        task: what to import.
+        ledger: enters what becomes of each record.
+        stop: whether the run is to end.
+        workers: how many; None for as many as help.
+        lease: is renewed meanwhile.
+    """
     if workers == 1:
-        return import_alone(task, ledger, stop)
+        return _alone(task, ledger, stop, lease)
     divided = divisible(task.sources, task.options.reading)
     count = workers or workers_worth(task.sources, divided)
     if count > 1 and all(_can_be_shared(source) for source in task.sources):
         task = replace(task, options=_divided(task.options, count), divided=divided)
         from tapes_cli.importer.parallel import ParallelRun  # noqa: PLC0415  # keeps start-up fast
 
-        return ParallelRun(task, count, ledger, stop).run()
-    return import_alone(task, ledger, stop)
+        return ParallelRun(task, count, ledger, stop, lease).run()
+    return _alone(task, ledger, stop, lease)
+
+
+def _alone(task: Task, ledger: Ledger, stop: StopRequest, lease: Lease | None) -> Report:
+    with lease.renewed_by_itself() if lease is not None else nullcontext():
+        return import_alone(task, ledger, stop)
 
 
 def _divided(options: ImportOptions, workers: int) -> ImportOptions:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from tapes_cli.errors import TapesError
+
 T = TypeVar("T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -23,11 +25,13 @@ class StopRequest:
 
     `waiting` is true while nothing is in flight that has to be finished first: before the run
     begins, and while it waits for the next record, perhaps of a pipe in which nothing comes.
-    `before_leaving` is called before a second signal ends the process.
+    `before_leaving` is called before a second signal ends the process. `error` is why the run has
+    to end, where it is not for a signal.
     """
 
     def __init__(self) -> None:
         self._signal = 0
+        self.error: TapesError | None = None
         self.waiting = True
         self.before_leaving: Callable[[], None] = lambda: None
 
@@ -46,7 +50,10 @@ class StopRequest:
 
         Raises:
             InterruptedRunError: somebody asked the run to end.
+            TapesError: the run has to end for another reason.
         """
+        if self.error is not None:
+            raise self.error
         self.waiting = True
         try:
             # From here on the handler raises by itself: no signal falls between the two.
@@ -55,6 +62,10 @@ class StopRequest:
             return next(records, None)
         finally:
             self.waiting = False
+
+    def fail(self, error: TapesError) -> None:
+        """Take note that the run has to end."""
+        self.error = error
 
     def note(self, signal_number: int) -> None:
         """Take note that somebody asked the run to end."""

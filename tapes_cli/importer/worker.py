@@ -18,6 +18,7 @@ from tapes_cli.importer.report import Report, Status
 from tapes_cli.importer.run import ImportRun
 from tapes_cli.importer.stop import StopRequest
 from tapes_cli.model.records import Incomplete, Rejected
+from tapes_cli.store.postgres.retry import DEFAULT_BACKOFF, Backoff
 from tapes_cli.store.postgres.store import PostgresStore
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from tapes_cli.importer.report import SourceReport
     from tapes_cli.importer.run import ImportOptions
     from tapes_cli.importer.settled import Settled
+    from tapes_cli.model.checkpoint import Position
     from tapes_cli.model.records import Record
     from tapes_cli.model.sessionless import Sessionless
+    from tapes_cli.store.base import SessionIngester
 
 Place: TypeAlias = tuple[int, int, int, int]
 """Where a record stands in the order of the input: see `Location.order`."""
@@ -63,6 +66,7 @@ class Task:
         divided: the numbers of those that the workers share; each of the others is one worker's.
         keeps_rejects: whether the bytes of rejected records are wanted.
         begin: only what stands there or behind it is to be told of.
+        backoff: how long to wait for a database that is away.
     """
 
     dsn: str
@@ -74,17 +78,20 @@ class Task:
     divided: frozenset[int] = frozenset()
     keeps_rejects: bool = False
     begin: Place = BEGINNING
+    backoff: Backoff = DEFAULT_BACKOFF
 
 
 @dataclass(frozen=True, slots=True)
 class News:
     """What became of records, in the order of the input.
 
-    All that is the worker's before `horizon` has been told of now.
+    All that is the worker's before `horizon` has been told of now. `read` has the numbers of
+    sources that it has read to their ends, each with the position there.
     """
 
     horizon: Place
     entries: list[Entry]
+    read: list[tuple[int, Position | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class Ended:
     exit_code: int
     failure: str
     hint: str
-    entries: list[Entry]
+    news: News
 
 
 class SharedStop(StopRequest):
@@ -118,8 +125,13 @@ class SharedStop(StopRequest):
 
 def import_alone(task: Task, ledger: Ledger, stop: StopRequest) -> Report:
     """Import all of the task's sources in this process; return the accounts."""
-    with closing(PostgresStore(task.dsn)) as store:
-        return _run(task, store, ledger, stop).run(task.sources)
+    with closing(PostgresStore(task.dsn, task.backoff)) as store:
+        return import_into(store, task, ledger, stop)
+
+
+def import_into(store: SessionIngester, task: Task, ledger: Ledger, stop: StopRequest) -> Report:
+    """Hand all of the task's sources to a store, in this process; return the accounts."""
+    return _run(task, store, ledger, stop).run(task.sources)
 
 
 def work(news: Connection, flag: Flag, share: Share, task: Task) -> None:
@@ -147,12 +159,12 @@ def work(news: Connection, flag: Flag, share: Share, task: Task) -> None:
 
 
 def _import_share(teller: _Teller, stop: StopRequest, share: Share, task: Task) -> Report:
-    with closing(PostgresStore(task.dsn)) as store:
+    with closing(PostgresStore(task.dsn, task.backoff)) as store:
         teller.run = _run(task, store, Ledger(teller, report=_Uncounted("import")), stop)
         return teller.run.run(_shares(task, share))
 
 
-def _run(task: Task, store: PostgresStore, ledger: Ledger, stop: StopRequest) -> ImportRun:
+def _run(task: Task, store: SessionIngester, ledger: Ledger, stop: StopRequest) -> ImportRun:
     preparer = Preparer(task.sessionless, task.default_org)
     return ImportRun(store, preparer, task.options, ledger, stop)
 
@@ -191,6 +203,7 @@ class _Teller:
         self._begin = self._told = self._heard = task.begin
         self._keeps_rejects = task.keeps_rejects
         self._entries: list[Entry] = []
+        self._read: list[tuple[int, Position | None]] = []
 
     def other(self, record: Record) -> None:
         """Hear of a record that is no turn, or a turn that was rejected."""
@@ -202,17 +215,26 @@ class _Teller:
 
     def source_done(self, source: SourceReport) -> None:
         """Hear of a source of which every record is settled."""
+        self._read.append((source.number, source.position))
         self._tell_up_to((source.number + 1, 0, 0, -1))
 
     def progress(self, report: Report, source: str) -> None:
         """Hear that a batch is settled."""
         del report, source
-        number, line, offset, index = self._heard
-        self._tell_up_to((number, line, offset, index + 1))
+        self._tell_up_to(self._behind_the_last())
 
-    def rest(self) -> list[Entry]:
-        """Return what has not been told, in the order of the input."""
-        return sorted(self._entries, key=_order)
+    def rest(self) -> News:
+        """Return what has not been told, and how far all is settled."""
+        horizon = self._settled_before(self._behind_the_last())
+        return News(horizon, sorted(self._entries, key=_order), self._read)
+
+    def _behind_the_last(self) -> Place:
+        number, line, offset, index = self._heard
+        return number, line, offset, index + 1
+
+    def _settled_before(self, read: Place) -> Place:
+        unsettled = self.run.unsettled if self.run else None
+        return read if unsettled is None else min(read, unsettled.order)
 
     def _hear(self, entry: Entry) -> None:
         place = _order(entry)
@@ -225,15 +247,14 @@ class _Teller:
 
     def _tell_up_to(self, read: Place) -> None:
         """Tell of all before `read` that is settled: nothing that is in flight."""
-        unsettled = self.run.unsettled if self.run else None
-        horizon = read if unsettled is None else min(read, unsettled.order)
+        horizon = self._settled_before(read)
         if horizon <= self._told:
             return
         self._entries.sort(key=_order)
         told = bisect_left(self._entries, horizon, key=_order)
-        self._news.send(News(horizon, self._entries[:told]))
+        self._news.send(News(horizon, self._entries[:told], self._read))
         del self._entries[:told]
-        self._told = horizon
+        self._told, self._read = horizon, []
 
 
 def _order(entry: Entry) -> Place:

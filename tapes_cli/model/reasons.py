@@ -61,6 +61,10 @@ class Reason(StrEnum):
     FORMAT_FAILED = "format_failed"
 
 
+MAY_CHANGE = frozenset({Reason.SOURCE_UNREADABLE, Reason.BATCH_UNMATCHED, Reason.FORMAT_FAILED})
+"""What another run may not meet although the capture is the same: it hangs on something else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """What a reason means, and what to do about it. One sentence each."""

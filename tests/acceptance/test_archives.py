@@ -111,7 +111,7 @@ def test_lossy_turns_are_marked(database: str, archive: Path) -> None:
     with psycopg.connect(database) as conn:
         sources = conn.execute("SELECT DISTINCT harness_metadata->>'source' FROM sessions")
         assert sources.fetchall() == [("claude-code-transcript",)]
-    told = tapes("import", "--dsn", database, archive / "claude-code-transcript").out
+    told = tapes("import", "--reread", "--dsn", database, archive / "claude-code-transcript").out
     assert "5 rebuilt from session files" in told
 
 

@@ -51,9 +51,10 @@ def test_imports_at_once_leave_the_rows_of_one(
     capture = tmp_path / "capture.jsonl"
     capture.write_text(_conversations())
     alone = tapes("import", "--migrate", "--dsn", empty_database, "-o", "jsonl", capture)
+    command = (COMMAND, "import", "-q", "--lock", "none", "--no-checkpoint")
     started = [
         subprocess.Popen(
-            [COMMAND, "import", "-q", "--dsn", database, "-o", "jsonl", str(capture)],
+            [*command, "--dsn", database, "-o", "jsonl", str(capture)],
             stdout=subprocess.PIPE,
             env=environment(),
         )

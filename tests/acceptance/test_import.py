@@ -32,7 +32,10 @@ def test_the_examples_are_stored_once(database: str) -> None:
     assert first.summary["tokens"] == {"input": 12370, "output": 412}
     stored = _rows(database)
     again = tapes("import", "--dsn", database, "-o", "jsonl", EXAMPLES / "captures")
+    assert again.summary["sources"] == {"read": 0, "unchanged": 3}
+    again = tapes("import", "--reread", "--dsn", database, "-o", "jsonl", EXAMPLES / "captures")
     assert again.status == 0
+    assert again.summary["sources"] == {"read": 3, "unchanged": 0}
     assert again.summary["records"]["duplicate"] == 10
     assert again.summary["nodes"] == {"new": 0}
     assert _rows(database) == stored
@@ -337,8 +340,9 @@ def test_a_rejects_file_that_cannot_be_written_is_told(database: str) -> None:
 def test_the_rejects_file_is_not_read_while_it_is_written(database: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("bad\n")
     rejects = tmp_path / "rejects.jsonl"
+    asked = ("--reread", "--dsn", database, "-o", "jsonl")
     for count in (1, 2):
-        done = tapes("import", "--dsn", database, "--rejects", rejects, "-o", "jsonl", tmp_path)
+        done = tapes("import", *asked, "--rejects", rejects, tmp_path)
         assert done.summary["records"]["rejected"] == 1
         assert rejects.read_text().count("\n") == count
     refused = tapes("import", "--dsn", database, "--rejects", rejects, rejects)

@@ -12,8 +12,8 @@ from psycopg.conninfo import make_conninfo
 
 from tests.support.command import COMMAND, environment, tapes
 from tests.support.schema import (
-    CAPTURE_ORDER,
     LATEST,
+    NEEDED_INDEXES,
     VERSIONS,
     fingerprint,
     populate,
@@ -68,7 +68,7 @@ def test_up_status_down_and_up_again(empty_database: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "version"), [("n\n", LATEST), ("\n", LATEST), ("y\n", CAPTURE_ORDER)]
+    ("reply", "version"), [("n\n", LATEST), ("\n", LATEST), ("y\n", NEEDED_INDEXES)]
 )
 def test_down_asks_on_a_terminal(database: str, reply: str, version: int) -> None:
     code, shown = answer(database, reply)

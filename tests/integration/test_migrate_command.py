@@ -16,6 +16,7 @@ from tapes_cli.store.postgres.migrations import load_migrations, migrate_down, s
 from tests.support.schema import (
     ANCESTRY,
     CAPTURE_ORDER,
+    IMPORT_STATE,
     LATEST,
     NEEDED_INDEXES,
     ORG_KEYS,
@@ -94,7 +95,7 @@ def test_status_tells_what_is_pending(database: str) -> None:
         "type": "summary",
         "command": "migrate status",
         "exit_code": 1,
-        "current": CAPTURE_ORDER,
+        "current": NEEDED_INDEXES,
         "dirty": False,
         "state": "behind",
     }
@@ -118,6 +119,7 @@ def test_down_shows_what_will_be_lost_and_refuses_without_a_terminal(database: s
     assert isinstance(result.exception, UsageError)
     assert "--yes" in result.exception.hint
     assert result.stderr.splitlines()[1:] == [
+        f"  {IMPORT_STATE}_import_state",
         f"  {NEEDED_INDEXES}_needed_indexes",
         f"  {CAPTURE_ORDER}_capture_order",
         f"  {ORG_KEYS}_org_keys",
@@ -134,10 +136,11 @@ def test_down_shows_what_will_be_lost_and_refuses_without_a_terminal(database: s
 
 def test_down_with_yes_reports_the_plan_as_json(database: str) -> None:
     populate(database)
-    result = call(database, "down", "--steps", "4", "--yes", "--quiet", "-o", "json")
+    result = call(database, "down", "--steps", "5", "--yes", "--quiet", "-o", "json")
     assert result.stderr == ""
     records, summary = document(result.stdout)
     assert [(record["version"], record["direction"]) for record in records] == [
+        (IMPORT_STATE, "down"),
         (NEEDED_INDEXES, "down"),
         (CAPTURE_ORDER, "down"),
         (ORG_KEYS, "down"),
@@ -147,12 +150,13 @@ def test_down_with_yes_reports_the_plan_as_json(database: str) -> None:
     assert summary["plan"] == {
         "current": LATEST,
         "target": ANCESTRY,
-        "steps": [NEEDED_INDEXES, CAPTURE_ORDER, ORG_KEYS, SESSION_TRACKING],
+        "steps": [IMPORT_STATE, NEEDED_INDEXES, CAPTURE_ORDER, ORG_KEYS, SESSION_TRACKING],
         "turns": 0,
         "turns_unmarked": 0,
         "costs_rounded": 0,
         "costs_too_large": 0,
         "values_too_long": 0,
+        "captures": 0,
         "session_ids_shared": 0,
         "sessions": 3,
         "shared_hashes": 3,
@@ -187,8 +191,8 @@ def test_redo_goes_down_and_up(database: str) -> None:
     before = fingerprint(database)
     result = call(database, "redo", "--yes")
     assert result.stdout.splitlines() == [
-        f"down  {NEEDED_INDEXES}_needed_indexes",
-        f"up    {NEEDED_INDEXES}_needed_indexes",
+        f"down  {IMPORT_STATE}_import_state",
+        f"up    {IMPORT_STATE}_import_state",
     ]
     assert "Nothing that is stored will be lost." in result.stderr
     assert fingerprint(database) == before

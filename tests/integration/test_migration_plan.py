@@ -22,6 +22,7 @@ from tapes_cli.store.postgres.migrations import (
 from tests.support.schema import (
     ANCESTRY,
     CAPTURE_ORDER,
+    IMPORT_STATE,
     LATEST,
     NEEDED_INDEXES,
     NIL,
@@ -63,6 +64,7 @@ def test_the_plan_counts_what_goes(database: str) -> None:
         "costs_rounded": 1,
         "costs_too_large": 0,
         "values_too_long": 0,
+        "captures": 0,
         "session_ids_shared": 0,
         "sessions": 3,
         "shared_hashes": 3,
@@ -72,6 +74,7 @@ def test_the_plan_counts_what_goes(database: str) -> None:
         "nodes_dropped": 0,
     }
     assert [step.version for step in found.steps] == [
+        IMPORT_STATE,
         NEEDED_INDEXES,
         CAPTURE_ORDER,
         ORG_KEYS,
@@ -100,8 +103,22 @@ def test_the_plan_for_everything_counts_every_row(database: str) -> None:
     assert not found.lossless
 
 
+_A_CAPTURE = (
+    "INSERT INTO import_sources VALUES ('a', 'host', '/a', '', 1, 2, 3, 4, 'har', NULL, NULL,"
+    " NULL, NULL, true, '0', 5, 6, 7, 8, '2026-05-01T00:00:00Z')"
+)
+
+
 def test_the_plan_for_one_step_counts_that_step(database: str) -> None:
     populate(database)
+    query(database, _A_CAPTURE)
+    found = plan(database)
+    assert [step.version for step in found.steps] == [IMPORT_STATE]
+    assert (found.lossless, found.captures) == (True, 1)
+    assert plan_lines(found)[1:] == [
+        "  1 captures will be read from their beginning by the next import"
+    ]
+    migrate_down(database)
     found = plan(database)
     assert [step.version for step in found.steps] == [NEEDED_INDEXES]
     assert found.lossless
@@ -126,7 +143,7 @@ def test_indexes_alone_lose_nothing_of_what_the_step_below_loses(database: str) 
 
     found = plan(database, CAPTURE_ORDER)
     assert found == DownPlan(LATEST, CAPTURE_ORDER, found.steps)
-    assert [step.version for step in found.steps] == [NEEDED_INDEXES]
+    assert [step.version for step in found.steps] == [IMPORT_STATE, NEEDED_INDEXES]
     assert (found.lossless, found.possible) == (True, True)
     assert plan_lines(found) == ["Nothing that is stored will be lost."]
     further = plan(database, ORG_KEYS)

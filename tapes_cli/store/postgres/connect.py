@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
@@ -28,6 +29,16 @@ PgConnection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 APPLICATION_NAME = "tapes-cli"
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a server, unless the DSN or PGCONNECT_TIMEOUT says otherwise."""
+
+_WAIT_SECONDS = 0.5
+
+# By its own defaults, the system notices after two hours that the other machine is gone.
+_KEEPALIVE: dict[str, str | int] = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 _UNREADABLE = "The DSN cannot be read."
 _UNREADABLE_HINT = (
@@ -121,6 +132,7 @@ def connect(dsn: str, *, autocommit: bool = True) -> PgConnection:
     }
     if "connect_timeout" not in parameters:
         settings["connect_timeout"] = CONNECT_TIMEOUT
+    settings |= {key: value for key, value in _KEEPALIVE.items() if key not in parameters}
     try:
         conn = psycopg.connect(make_conninfo(dsn, **settings), autocommit=True)
     except psycopg.ProgrammingError:
@@ -134,6 +146,25 @@ def connect(dsn: str, *, autocommit: bool = True) -> PgConnection:
         conn.close()
         raise _unavailable(error, dsn, parameters) from error
     return conn
+
+
+def wait_for(dsn: str, seconds: float) -> None:
+    """Wait until a connection comes about, for so many seconds; 0 does not look at all.
+
+    Raises:
+        UsageError: the DSN is not well-formed.
+        DatabaseUnavailableError: none came about; see `connect`.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            connect(dsn).close()
+        except DatabaseUnavailableError:
+            if left <= _WAIT_SECONDS:
+                raise
+            time.sleep(_WAIT_SECONDS)
+        else:
+            return
 
 
 def describe(dsn: str) -> str:

@@ -98,10 +98,15 @@ class Beliefs(Generic[K, V]):
 
 
 class Known:
-    """What is believed of sessions and nodes, by org. Bounded in size between batches."""
+    """What is believed of sessions and nodes, by org. Bounded in size between batches.
 
-    def __init__(self) -> None:
+    So many nodes and sessions are remembered for certain, and up to twice as many in all.
+    """
+
+    def __init__(self, most_nodes: int = _MOST_NODES, most_sessions: int = _MOST_SESSIONS) -> None:
         self.envelope_texts = EnvelopeTexts()
+        self._most_nodes = most_nodes
+        self._most_sessions = most_sessions
         self._wary_batches = 0
         self.forget()
 
@@ -128,9 +133,9 @@ class Known:
         self._look_up_nodes(conn, self._unknown_history(turns))
 
     def _age(self) -> None:
-        if len(self.sessions) > _MOST_SESSIONS:
+        if len(self.sessions) > self._most_sessions:
             self.sessions.age()
-        if sum(map(len, self.nodes.values())) > _MOST_NODES:
+        if sum(map(len, self.nodes.values())) > self._most_nodes:
             for org_id, facts in list(self.nodes.items()):
                 if facts:
                     facts.age()

@@ -26,6 +26,7 @@ _SESSION_TRACKING = 1779329142
 _ORG_KEYS = 1795305600
 _CAPTURE_ORDER = 1795305700
 _NEEDED_INDEXES = 1795305800
+_IMPORT_STATE = 1795305900
 
 # A row of an index takes about 2,700 bytes, as they are stored.
 _COUNT_NEEDED_INDEXES = """
@@ -78,6 +79,7 @@ _SESSION_TRACKING_COUNTS = (
     "dangling_parents",
     "nodes_unattributed",
 )
+_COUNT_IMPORT_STATE = "SELECT count(*) FROM import_sources"
 _COUNT_NODES = "SELECT count(*) FROM nodes"
 
 
@@ -95,6 +97,7 @@ class DownPlan:
         costs_rounded: sessions whose cost is cut to four decimals.
         costs_too_large: sessions whose cost the older column cannot hold.
         values_too_long: rows with a value that an older index cannot hold.
+        captures: captures that the next import reads from their beginning.
         session_ids_shared: session ids that two orgs use, where the older key allows one.
         sessions: sessions that are lost.
         shared_hashes: hashes that several orgs hold, of which one row each remains.
@@ -112,6 +115,7 @@ class DownPlan:
     costs_rounded: int = 0
     costs_too_large: int = 0
     values_too_long: int = 0
+    captures: int = 0
     session_ids_shared: int = 0
     sessions: int = 0
     shared_hashes: int = 0
@@ -122,7 +126,7 @@ class DownPlan:
 
     @property
     def lossless(self) -> bool:
-        """Whether nothing that is stored will be lost."""
+        """Whether nothing that is stored will be lost; what was read can be read again."""
         return not any(
             (
                 self.turns,
@@ -180,6 +184,8 @@ def plan_down(
 
 def _count(conn: PgConnection, undone: set[int]) -> dict[str, int]:
     counts: dict[str, int] = {}
+    if _IMPORT_STATE in undone:
+        counts |= _row(conn, _COUNT_IMPORT_STATE, ("captures",))
     if _NEEDED_INDEXES in undone:
         counts |= _row(conn, _COUNT_NEEDED_INDEXES, ("values_too_long",))
     if _CAPTURE_ORDER in undone:

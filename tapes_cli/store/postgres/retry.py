@@ -40,10 +40,14 @@ class Fault(Enum):
 
 def fault(error: psycopg.Error) -> Fault:
     """Classify a failure by its SQLSTATE; a failure without one is a lost connection."""
-    state = error.sqlstate
-    if state is None:
-        lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-        return Fault.CONNECTION if lost else Fault.RECORD
+    if error.sqlstate is not None:
+        return fault_of(error.sqlstate)
+    lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return Fault.CONNECTION if lost else Fault.RECORD
+
+
+def fault_of(state: str) -> Fault:
+    """Classify a SQLSTATE."""
     if state.startswith("08") or state in _CONNECTION:
         return Fault.CONNECTION
     if state in _TRANSIENT or state.startswith(_TRANSIENT_CLASS):
@@ -58,6 +62,8 @@ _SCHEMA = frozenset({"42P01", "42703", "42883", "42P10"})
 
 def explained(error: psycopg.Error) -> TapesError:
     """Return what to tell the user of a failure that nothing here can mend."""
+    if fault(error) is Fault.CONNECTION:
+        return DatabaseUnavailableError("The database was lost.", hint=_TRY_AGAIN)
     state = error.sqlstate or "no SQLSTATE"
     if state in _SCHEMA:
         return SchemaError(
@@ -78,6 +84,39 @@ class Backoff:
     limit: float = 30.0
     first: float = 0.05
     longest: float = 2.0
+
+
+DEFAULT_BACKOFF = Backoff()
+
+_TRY_AGAIN = "What was reported as stored is stored; run the import again to go on."
+_BUSY: dict[str, tuple[str, str]] = {
+    "53100": ("the server's disk is full", "Make room on the server; then import again."),
+    "53200": ("the server is out of memory", "Give it more memory; then import again."),
+    "53300": (
+        "all connections of the server are taken",
+        "Import again later, or raise its max_connections.",
+    ),
+    "57014": (
+        "its statements are cancelled, as by statement_timeout",
+        "Raise it for this user (ALTER ROLE … SET statement_timeout = …); then import again.",
+    ),
+    "55P03": ("others hold locks on the rows", _TRY_AGAIN),
+    "40001": ("others keep changing the same rows", _TRY_AGAIN),
+    "40P01": ("others keep changing the same rows", _TRY_AGAIN),
+}
+
+
+def _given_up(error: psycopg.Error | DatabaseUnavailableError, limit: float) -> TapesError:
+    """Return what to tell of a failure that lasted for so many seconds."""
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if state is not None and fault_of(state) is Fault.TRANSIENT:
+        reason, hint = _BUSY.get(state, ("the server is in trouble", _TRY_AGAIN))
+        return DatabaseUnavailableError(
+            f"The database stored nothing for {limit:g} s: {reason} (SQLSTATE {state}).", hint=hint
+        )
+    return DatabaseUnavailableError(
+        f"The database was lost and did not come back within {limit:g} s.", hint=_TRY_AGAIN
+    )
 
 
 def repeat(attempt: Callable[[], T], recover: Callable[[], None], backoff: Backoff) -> T:
@@ -104,10 +143,7 @@ def repeat(attempt: Callable[[], T], recover: Callable[[], None], backoff: Backo
             }:
                 raise
             if time.monotonic() + pause > deadline:
-                raise DatabaseUnavailableError(
-                    f"The database was lost and did not come back within {backoff.limit:g} s.",
-                    hint="What was reported as stored is stored; run the import again to go on.",
-                ) from error
+                raise _given_up(error, backoff.limit) from error
         failed = True
         time.sleep(pause)
         pause = min(pause * 2, backoff.longest)

@@ -1,0 +1,2 @@
+DROP TABLE import_leases;
+DROP TABLE import_sources;
