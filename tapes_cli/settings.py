@@ -1,8 +1,9 @@
-"""The one place that reads the environment."""
+"""The one place that reads the environment: variables, and the name of the machine."""
 
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,11 @@ def data_dir(option: Path | None, environ: Mapping[str, str] = os.environ) -> Pa
     from tapes_cli.store.embedded import default_data_dir  # noqa: PLC0415  # keeps start-up fast
 
     return Path(os.path.abspath(option)) if option else default_data_dir(environ)  # noqa: PTH100  # resolve() would follow links
+
+
+def host_name() -> str:
+    """Return the name of this machine."""
+    return socket.gethostname()
 
 
 def wants_color(environ: Mapping[str, str] = os.environ) -> bool:

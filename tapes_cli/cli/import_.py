@@ -1,13 +1,14 @@
 """`tapes-cli import`: read captures, store turns."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from tapes_cli import settings
-from tapes_cli.cli.console import say
+from tapes_cli.cli.console import Level, say, write_messages_as
 from tapes_cli.cli.database import open_database
 from tapes_cli.cli.import_options import (
     LOCK_TIMEOUT_SECONDS,
@@ -30,6 +31,8 @@ from tapes_cli.cli.options import (
     DataDirOption,
     DebugOption,
     DsnOption,
+    LogFormat,
+    LogFormatOption,
     NoColorOption,
     Output,
     OutputOption,
@@ -47,6 +50,7 @@ from tapes_cli.cli.reading import (
     reads_stdin,
     sources_of,
 )
+from tapes_cli.cli.run_files import MetricsOption, ReportOption, RunFiles
 from tapes_cli.errors import UsageError
 from tapes_cli.model.sessionless import Sessionless
 
@@ -70,6 +74,8 @@ def import_(
     lock: LockOption = Lock.WAIT,
     lock_timeout: LockTimeoutOption = LOCK_TIMEOUT_SECONDS,
     retry_for: RetryForOption = None,
+    report_file: ReportOption = None,
+    metrics_file: MetricsOption = None,
     format_: FormatOption = None,
     org: OrgOption = None,
     project: ProjectOption = "",
@@ -79,6 +85,7 @@ def import_(
     output: OutputOption = Output.TEXT,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
     no_color: NoColorOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -109,16 +116,20 @@ def import_(
     from tapes_cli.store.postgres.connect import wait_for  # noqa: PLC0415  # as above
     from tapes_cli.store.postgres.retry import DEFAULT_BACKOFF, Backoff  # noqa: PLC0415  # as above
 
+    write_messages_as(log_format)
+    files = RunFiles(report_file, metrics_file, rejects)
     paths, format_ = _what_to_read(paths, from_rejects, format_)
-    sources = numbered(sources_of(paths))
+    sources = numbered(files.without(sources_of(paths)))
     reading = read_options(org, project, format_, sources)
     options = ImportOptions(reading, with_chains=verbose)
     reporter = Reporter(output, quiet=quiet, verbose=verbose, no_color=no_color)
     backoff = DEFAULT_BACKOFF if retry_for is None else Backoff(retry_for)
     way = None if no_checkpoint else _way(org, project, sessionless, format_, again=reread)
     guard = guard_of(way, lock, lock_timeout, quiet=quiet)
+    report = Report("import", dry_run=dry_run)
     with (
-        stop_on_signals(say) as stop,
+        stop_on_signals(partial(say, quiet=quiet, level=Level.WARNING)) as stop,
+        files.written(report),
         open_database(dsn, data_dir, quiet=quiet) as (address, chosen),
     ):
         wait_for(address, retry_for or 0.0)
@@ -127,15 +138,15 @@ def import_(
         else:
             bring_up_to_date(address, chosen, migrate=migrate, quiet=quiet)
         kept = None if dry_run else _rejects_file(rejects, paths, data_dir)
-        report = Report("import", dry_run=dry_run)
-        ledger = Ledger(reporter, kept, 0 if strict else max_errors, report=report)
+        observer, max_rejects = files.listening(reporter), 0 if strict else max_errors
+        ledger = Ledger(observer, kept, max_rejects, report=report)
         task = Task(address, options, sessionless, org_of(org), debug, sources, backoff=backoff)
         if dry_run:
             try_import(task, ledger, stop, guard)
         else:
             import_guarded(task, ledger, stop, workers, guard)
-    if kept is not None and kept.written:
-        report.rejects_file = str(kept.path)
+        if kept is not None and kept.written:
+            report.rejects_file = str(kept.path)
     if not task.sources:
         say("There is nothing to import: the arguments name no files.", quiet=quiet)
     reporter.done(report)
@@ -165,13 +176,12 @@ def _way(
 ) -> "Way":
     from tapes_cli.importer.checkpoints import Way  # noqa: PLC0415  # keeps start-up fast
     from tapes_cli.importer.guard import reading_in_words  # noqa: PLC0415  # as above
-    from tapes_cli.importer.process import host_name  # noqa: PLC0415  # as above
 
     way = sessionless.value if sessionless is not Sessionless.SYNTHETIC else ""
     reading = reading_in_words(
         format=format_ or "", org=(org or "").lower(), project=project, sessionless=way
     )
-    return Way(host_name(), reading, again)
+    return Way(settings.host_name(), reading, again)
 
 
 def guard_of(way: "Way | None", lock: Lock, seconds: float, *, quiet: bool) -> "Guard":

@@ -22,7 +22,7 @@ from tapes_cli.capture.times import utc_now
 from tapes_cli.model.checkpoint import BEGINNING, Checkpoint, Position, SourceKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -282,10 +282,3 @@ def _continued(file: _File, candidates: list[Checkpoint]) -> Checkpoint | None:
         if (grown or unchanged) and goes_on(file.path, place):
             return found
     return None
-
-
-def missing(checkpoints: Iterable[Checkpoint], host: str) -> Iterator[Checkpoint]:
-    """Yield the checkpoints of captures on this machine that are no longer there."""
-    for checkpoint in checkpoints:
-        if checkpoint.key.host == host and not os.path.lexists(checkpoint.key.location):
-            yield checkpoint

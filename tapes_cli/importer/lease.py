@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from tapes_cli.errors import DatabaseUnavailableError, ImportLockedError
-from tapes_cli.importer.process import host_name, is_dead, own_process
+from tapes_cli.importer.process import is_dead, own_process
+from tapes_cli.settings import host_name
 from tapes_cli.store.postgres.leases import LEASE_SECONDS, Holder
 
 if TYPE_CHECKING:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
 _STATE, _STARTED = 0, 19
 """Places of the fields that follow the name in `/proc/PID/stat`; see proc_pid_stat(5)."""
-
-
-def host_name() -> str:
-    """Return the name of this machine."""
-    return socket.gethostname()
 
 
 def own_process() -> str:
