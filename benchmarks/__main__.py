@@ -128,7 +128,7 @@ class Bench:
         capture.unlink()
 
     def _import(self, dsn: str, capture: Path) -> list[str]:
-        return [_COMMAND, "import", "-q", "--dsn", dsn, *self.options, str(capture)]
+        return [_COMMAND, "import", "-q", "--reread", "--dsn", dsn, *self.options, str(capture)]
 
 
 def _timed(command: list[str], stdin: Path = Path(os.devnull)) -> float:
