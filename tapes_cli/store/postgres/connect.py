@@ -113,14 +113,22 @@ _NAMING = (
 )
 
 
-def connect(dsn: str, *, autocommit: bool = True) -> PgConnection:
+class OptionsRefusedError(DatabaseUnavailableError):
+    """A proxy does not pass on the options that were asked for."""
+
+
+def connect(dsn: str, *, autocommit: bool = True, options: str = "") -> PgConnection:
     """Open a connection that speaks UTF-8, counts time in UTC and names itself `tapes-cli`.
+
+    It prepares no statement by itself: a proxy that pools transactions may hand it to others.
 
     Args:
         dsn: a libpq URI or connection string; empty for libpq's own environment.
         autocommit: whether each statement is a transaction of its own.
+        options: command-line options for the server, in addition to those of the DSN.
 
     Raises:
+        OptionsRefusedError: a proxy does not pass on options.
         UsageError: the DSN is not well-formed.
         DatabaseUnavailableError: no connection came about; the message says where it should
             have gone and why it did not.
@@ -133,11 +141,16 @@ def connect(dsn: str, *, autocommit: bool = True) -> PgConnection:
     if "connect_timeout" not in parameters:
         settings["connect_timeout"] = CONNECT_TIMEOUT
     settings |= {key: value for key, value in _KEEPALIVE.items() if key not in parameters}
+    if options:
+        settings["options"] = f"{parameters.get('options', '')} {options}".strip()
+    conninfo = make_conninfo(dsn, **settings)
     try:
-        conn = psycopg.connect(make_conninfo(dsn, **settings), autocommit=True)
+        conn = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
     except psycopg.ProgrammingError:
         raise UsageError(_UNREADABLE, hint=_UNREADABLE_HINT) from None
     except psycopg.Error as error:
+        if options and "unsupported startup parameter" in str(error):
+            raise OptionsRefusedError("The server takes no options.") from None
         raise _unavailable(error, dsn, parameters) from error
     try:
         conn.execute("SET TIME ZONE 'UTC'")

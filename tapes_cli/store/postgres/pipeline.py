@@ -38,6 +38,9 @@ _DURABLE: tuple[Statement, ...] = (
 )
 """A commit that waits for the disk. The log is sequential: all earlier commits are durable, too."""
 
+NO_WAITING_HERE: tuple[Statement, ...] = (("SET LOCAL synchronous_commit = off", ()),)
+"""Lets the commit of one transaction not wait for the disk."""
+
 _FLUSH_EVERY = 16
 """Transactions that are handed to the system at a time: each time costs a call and wakes up the
 server."""
@@ -63,12 +66,25 @@ class _Expected:
 class Pipeline:
     """Runs batches of transactions through one connection, which nobody else uses meanwhile.
 
+    Args:
+        conn: the connection.
+        opening: statements with which each transaction begins.
+        prepares: whether statements are prepared, once each, or sent with each transaction.
+
     Attributes:
         statements_sent: how many statements were executed, without what prepared them.
     """
 
-    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        opening: Sequence[Statement] = (),
+        *,
+        prepares: bool = True,
+    ) -> None:
         self.statements_sent = 0
+        self._opening = opening
+        self._prepares = prepares
         self._pg = conn.pgconn
         self._poll = select.poll()
         # Names of statements that are sent to be prepared, and of those that are.
@@ -116,7 +132,7 @@ class Pipeline:
                 continue
             self._send(before, link, ())
             link, before = _COMMIT_AND_GO_ON, index
-            for statement, values in statements:
+            for statement, values in (*self._opening, *statements):
                 self._send(index, statement, values)
             sent += 1
             if sent % _FLUSH_EVERY == 0:
@@ -128,14 +144,20 @@ class Pipeline:
             self._send(index + 1, statement, values)
 
     def _send(self, index: int, statement: str, values: Sequence[Parameter]) -> None:
+        if self._prepares:
+            self._send_prepared(index, statement, values)
+        else:
+            self._pg.send_query_params(statement.encode(), values)
+        self._expected.append(_Expected(index, statement))
+        self.statements_sent += 1
+
+    def _send_prepared(self, index: int, statement: str, values: Sequence[Parameter]) -> None:
         name = self._names.get(statement)
         if name is None:
             name = self._names[statement] = b"tapes_%d" % next(self._numbers)
             self._pg.send_prepare(name, statement.encode())
             self._expected.append(_Expected(index, statement, prepares=True))
         self._pg.send_query_prepared(name, values)
-        self._expected.append(_Expected(index, statement))
-        self.statements_sent += 1
 
     def _flush(self) -> None:
         """Hand over what is queued, reading answers lest the server waits for us to."""

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CONNECTION = frozenset({"57P01", "57P02", "57P03", "26000", "42P05"})
+NOT_PREPARED = frozenset({"26000", "42P05"})
+"""A statement is not prepared that was, or is that was not: it is another connection."""
+
+_CONNECTION = frozenset({"57P01", "57P02", "57P03"}) | NOT_PREPARED
 _TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014", "XX000"})
 _TRANSIENT_CLASS = "53"  # out of disk, memory or connections: somebody may mend it
 _BELIEF = frozenset({"23503", "23505", "23514"})

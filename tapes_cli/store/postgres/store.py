@@ -16,12 +16,19 @@ import psycopg
 
 from tapes_cli.merkle.chain import check_chain
 from tapes_cli.store.base import Outcome, OutcomeKind
-from tapes_cli.store.postgres.connect import connect
+from tapes_cli.store.postgres.connect import OptionsRefusedError, connect
 from tapes_cli.store.postgres.ingest import Transaction, plan
 from tapes_cli.store.postgres.known import Known
-from tapes_cli.store.postgres.pipeline import Pipeline
+from tapes_cli.store.postgres.pipeline import NO_WAITING_HERE, Pipeline
 from tapes_cli.store.postgres.refusals import refusal
-from tapes_cli.store.postgres.retry import Backoff, Fault, explained, fault, repeat
+from tapes_cli.store.postgres.retry import (
+    NOT_PREPARED,
+    Backoff,
+    Fault,
+    explained,
+    fault,
+    repeat,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +42,8 @@ SELECT EXISTS (
     WHERE oid IN (to_regclass('sessions'), to_regclass('nodes')) AND reltuples <= 0
 )
 """
+
+_NO_WAITING = "-c synchronous_commit=off"
 
 _MOST_DOUBTS = 5
 """How often others may change the database under a turn before it is refused."""
@@ -73,14 +82,20 @@ class PostgresStore:
         self._dsn = dsn
         self._backoff = backoff or Backoff()
         self._known = Known()
+        self._prepares = True
         self._connect()
         row = self._conn.execute(_NEVER_ANALYSED).fetchone()
         self._never_analysed = row is not None and row[0]
 
     def _connect(self) -> None:
-        self._conn = connect(self._dsn)
-        self._conn.execute("SET synchronous_commit = off")
-        self._pipeline = Pipeline(self._conn)
+        try:
+            self._conn = connect(self._dsn, options=_NO_WAITING)
+        except OptionsRefusedError:
+            self._conn = connect(self._dsn)
+        # A setting of the session would reach others through a proxy that pools transactions.
+        row = self._conn.execute("SHOW synchronous_commit").fetchone()
+        opening = () if row == ("off",) else NO_WAITING_HERE
+        self._pipeline = Pipeline(self._conn, opening, prepares=self._prepares)
 
     @property
     def statements_sent(self) -> int:
@@ -125,6 +140,8 @@ class PostgresStore:
                 continue
             self._known.forget()
             if fault(failure.error) is Fault.CONNECTION:
+                # A proxy that pools transactions mixes up what its clients have prepared.
+                self._prepares = self._prepares and failure.error.sqlstate not in NOT_PREPARED
                 raise failure.error
             self._settle_failure(batch, failure.error)
             if len(batch.settled) == len(batch.turns):
