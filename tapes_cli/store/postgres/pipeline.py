@@ -33,10 +33,11 @@ _BEGIN = "BEGIN"
 _COMMIT = "COMMIT"
 _COMMIT_AND_GO_ON = "COMMIT AND CHAIN"
 _DURABLE: tuple[Statement, ...] = (
-    ("SET LOCAL synchronous_commit TO DEFAULT", ()),
+    ("SET LOCAL synchronous_commit = on", ()),
     ("SELECT pg_logical_emit_message(true, 'tapes-cli', '')", ()),
 )
-"""A commit that waits for the disk. The log is sequential: all earlier commits are durable, too."""
+"""A commit that waits for the disk, whatever else the connection or the server does. The log is
+sequential: all earlier commits are durable, too."""
 
 NO_WAITING_HERE: tuple[Statement, ...] = (("SET LOCAL synchronous_commit = off", ()),)
 """Lets the commit of one transaction not wait for the disk."""

@@ -31,6 +31,17 @@ _BELIEF = frozenset({"23503", "23505", "23514"})
 _RECORD_CLASSES = frozenset({"22", "23", "54"})
 
 
+class LostTurnsError(DatabaseUnavailableError):
+    """The database no longer holds turns that it had confirmed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database has lost turns that it had confirmed: it may be another server than "
+            "before, or have crashed with fsync off.",
+            hint="Import again: what is missing is stored anew.",
+        )
+
+
 class Fault(Enum):
     """What to do about a failed statement."""
 
@@ -117,36 +128,51 @@ def _given_up(error: psycopg.Error | DatabaseUnavailableError, limit: float) -> 
         return DatabaseUnavailableError(
             f"The database stored nothing for {limit:g} s: {reason} (SQLSTATE {state}).", hint=hint
         )
+    reason = f" {error}" if isinstance(error, DatabaseUnavailableError) else ""
     return DatabaseUnavailableError(
-        f"The database was lost and did not come back within {limit:g} s.", hint=_TRY_AGAIN
+        f"The database was lost and did not come back within {limit:g} s.{reason}", hint=_TRY_AGAIN
     )
 
 
-def repeat(attempt: Callable[[], T], recover: Callable[[], None], backoff: Backoff) -> T:
+def repeat(
+    attempt: Callable[[], T],
+    recover: Callable[[], None],
+    backoff: Backoff,
+    progress: Callable[[], int] = lambda: 0,
+) -> T:
     """Call `attempt` until it succeeds, after failures that are the database's.
 
-    `recover` is called before each further attempt and may fail for the same reasons.
+    Args:
+        attempt: what to do.
+        recover: is called before each further attempt and may fail for the same reasons.
+        backoff: how long to go on trying, from the first failure on.
+        progress: how much is done; a failure after some progress counts as the first.
 
     Raises:
         DatabaseUnavailableError: the database did not come back within the limit.
+        LostTurnsError: it did, but has lost what it had confirmed.
         psycopg.Error: a failure that repeating cannot mend.
     """
-    deadline = time.monotonic() + backoff.limit
-    pause = backoff.first
-    failed = False
+    deadline, pause, done = 0.0, backoff.first, -1
     while True:
         try:
-            if failed:
+            if deadline:
                 recover()
             return attempt()
         except (psycopg.Error, DatabaseUnavailableError) as error:
-            if isinstance(error, psycopg.Error) and fault(error) not in {
-                Fault.CONNECTION,
-                Fault.TRANSIENT,
-            }:
+            if not _may_pass(error):
                 raise
+            if progress() > done:
+                done, pause = progress(), backoff.first
+                deadline = time.monotonic() + backoff.limit
             if time.monotonic() + pause > deadline:
                 raise _given_up(error, backoff.limit) from error
-        failed = True
         time.sleep(pause)
         pause = min(pause * 2, backoff.longest)
+
+
+def _may_pass(error: psycopg.Error | DatabaseUnavailableError) -> bool:
+    """Tell whether repeating may mend a failure."""
+    if isinstance(error, psycopg.Error):
+        return fault(error) in {Fault.CONNECTION, Fault.TRANSIENT}
+    return not isinstance(error, LostTurnsError)

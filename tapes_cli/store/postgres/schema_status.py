@@ -151,13 +151,18 @@ def require_current(
     found = read_status(conn, migrations)
     if found.state is SchemaState.CURRENT:
         return
-    hint = found.hint
-    if not hint:
-        hint = "Run: tapes-cli migrate up"
-        if origin == "--dsn":
-            hint += f" --dsn {shlex.quote(naming_option(conn))}"
-            hint += " (a password is left out here)" if conn.info.password else ""
-    raise SchemaError(found.sentence, hint=hint)
+    raise SchemaError(found.sentence, hint=remedy_for(conn, found, origin))
+
+
+def remedy_for(conn: PgConnection, found: SchemaStatus, origin: str) -> str:
+    """Return what to do about a schema that is not current; see `require_current`."""
+    if found.hint:
+        return found.hint
+    hint = "Run: tapes-cli migrate up"
+    if origin == "--dsn":
+        hint += f" --dsn {shlex.quote(naming_option(conn))}"
+        hint += " (a password is left out here)" if conn.info.password else ""
+    return hint
 
 
 def read_version(conn: PgConnection, migrations: Sequence[Migration]) -> SchemaStatus:

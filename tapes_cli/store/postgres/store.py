@@ -25,6 +25,7 @@ from tapes_cli.store.postgres.retry import (
     NOT_PREPARED,
     Backoff,
     Fault,
+    LostTurnsError,
     explained,
     fault,
     repeat,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tapes_cli.store.base import ChainedTurn, SessionIngester
+    from tapes_cli.store.postgres.connect import PgConnection
     from tapes_cli.store.postgres.pipeline import Answer, Statement
 
 _NEVER_ANALYSED = """
@@ -42,6 +44,8 @@ SELECT EXISTS (
     WHERE oid IN (to_regclass('sessions'), to_regclass('nodes')) AND reltuples <= 0
 )
 """
+
+_IS_THERE = "SELECT FROM nodes WHERE org_id = %s AND hash = %s"
 
 _NO_WAITING = "-c synchronous_commit=off"
 
@@ -55,13 +59,14 @@ class _Batch:
 
     `sent` holds the outcomes of turns that were sent, so that one that arrived before the
     connection broke is not taken for somebody else's when it is found there. `doubts` counts how
-    often a belief about a turn was refuted.
+    often a belief about a turn was refuted. `found` are the turns that were stored at some moment.
     """
 
     turns: Sequence[ChainedTurn]
     settled: list[Outcome] = field(default_factory=list)
     sent: dict[int, Outcome] = field(default_factory=dict)
     doubts: Counter[int] = field(default_factory=Counter)
+    found: set[int] = field(default_factory=set)
 
     def outcome(
         self, index: int, transaction: Transaction, answers: Sequence[Answer] | None
@@ -83,19 +88,40 @@ class PostgresStore:
         self._backoff = backoff or Backoff()
         self._known = Known()
         self._prepares = True
-        self._connect()
-        row = self._conn.execute(_NEVER_ANALYSED).fetchone()
-        self._never_analysed = row is not None and row[0]
+        self._confirmed: ChainedTurn | None = None
+        try:
+            repeat(self._connect, lambda: None, self._backoff)
+        except psycopg.Error as error:
+            raise explained(error) from error
 
     def _connect(self) -> None:
         try:
-            self._conn = connect(self._dsn, options=_NO_WAITING)
+            conn = connect(self._dsn, options=_NO_WAITING)
         except OptionsRefusedError:
-            self._conn = connect(self._dsn)
-        # A setting of the session would reach others through a proxy that pools transactions.
-        row = self._conn.execute("SHOW synchronous_commit").fetchone()
-        opening = () if row == ("off",) else NO_WAITING_HERE
-        self._pipeline = Pipeline(self._conn, opening, prepares=self._prepares)
+            conn = connect(self._dsn)
+        try:
+            # A setting of the session would reach others through a proxy that pools transactions.
+            row = conn.execute("SHOW synchronous_commit").fetchone()
+            opening = () if row == ("off",) else NO_WAITING_HERE
+            row = conn.execute(_NEVER_ANALYSED).fetchone()
+            self._never_analysed = row is not None and row[0]
+            self._look_for_what_was_confirmed(conn)
+        except (psycopg.Error, LostTurnsError):
+            conn.close()
+            raise
+        self._conn = conn
+        self._pipeline = Pipeline(conn, opening, prepares=self._prepares)
+
+    def _look_for_what_was_confirmed(self, conn: PgConnection) -> None:
+        """Look whether this is a server that has what was reported as stored.
+
+        The log is sequential: if the last turn is there, all before it are.
+        """
+        turn = self._confirmed
+        if turn is None:
+            return
+        if conn.execute(_IS_THERE, (turn.org_id, turn.chain.head.hash)).fetchone() is None:
+            raise LostTurnsError
 
     @property
     def statements_sent(self) -> int:
@@ -120,10 +146,16 @@ class PostgresStore:
             self._connect()
 
         try:
-            repeat(lambda: self._settle(batch), recover, self._backoff)
+            repeat(lambda: self._settle(batch), recover, self._backoff, lambda: len(batch.found))
         except psycopg.Error as error:
             raise explained(error) from error
+        self._confirm(batch)
         return batch.settled
+
+    def _confirm(self, batch: _Batch) -> None:
+        for turn, outcome in zip(batch.turns, batch.settled, strict=True):
+            if outcome.kind is not OutcomeKind.REFUSED:
+                self._confirmed = turn
 
     def _settle(self, batch: _Batch) -> None:
         while len(batch.settled) < len(batch.turns):
@@ -136,6 +168,7 @@ class PostgresStore:
             committed = planned if failure is None else planned[: failure.index]
             for index, transaction in enumerate(committed):
                 batch.settled.append(batch.outcome(first + index, transaction, answers.get(index)))
+                batch.found.add(first + index)
             if failure is None:
                 continue
             self._known.forget()
@@ -161,6 +194,8 @@ class PostgresStore:
             transaction = plan(turn, self._known)
             if transaction.outcome.kind is OutcomeKind.STORED:
                 batch.sent[index] = transaction.outcome
+            elif not transaction.statements:
+                batch.found.add(index)
             planned.append(transaction)
             yield transaction.statements
 
