@@ -6,6 +6,7 @@ import json
 import math
 import re
 from decimal import Decimal
+from itertools import accumulate
 from typing import TYPE_CHECKING, NoReturn
 
 import orjson
@@ -14,6 +15,8 @@ from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import RejectError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tapes_cli.model.json import JSON
 
 MAX_NESTING = 900
@@ -28,6 +31,9 @@ _ENDS = json.JSONDecoder(parse_int=str, parse_float=str)
 _MAY_BE_ROUNDED = re.compile(rb"[0-9]{19}|[0-9][eE]\+?[0-9]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+# What a bracket adds to the depth, as a signed byte.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_WINDOW_BYTES = 1 << 16
 
 
 class InexactNumberError(Exception):
@@ -70,7 +76,7 @@ def decode_exact(data: bytes) -> JSON:
         raise RejectError(
             Reason.NOT_UTF8, f"the line is not valid UTF-8 at byte {error.start + 1}"
         ) from None
-    if _nesting_of_bytes(data) > MAX_NESTING:
+    if _is_too_deep(data):
         raise too_deep()
     try:
         return json.loads(
@@ -176,18 +182,31 @@ def too_deep(pointer: str = "") -> RejectError:
     )
 
 
-def _nesting_of_bytes(data: bytes) -> int:
-    """Return how deeply the line is nested; meaningful for valid JSON, safe for any."""
+def outside_strings(data: bytes) -> Iterator[bytes]:
+    """Yield what stands outside of a line's strings; meaningful for valid JSON, safe for any.
+
+    A little of the line at a time: it may consist of nothing but quotation marks.
+    """
     unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
-    outside = b"".join(unescaped.split(b'"')[::2])
-    brackets = outside.translate(None, delete=_NOT_BRACKETS)
-    if len(brackets) <= MAX_NESTING:
-        return 0
-    depth = deepest = 0
-    for bracket in brackets:
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+    inside = False
+    for start in range(0, len(unescaped), _WINDOW_BYTES):
+        pieces = unescaped[start : start + _WINDOW_BYTES].split(b'"')
+        yield b"".join(pieces[inside::2])
+        inside ^= len(pieces) % 2 == 0
+
+
+def _is_too_deep(data: bytes) -> bool:
+    """Whether the line is nested too deeply; meaningful for valid JSON, safe for any."""
+    depth = 0
+    for outside in outside_strings(data):
+        steps = outside.translate(_STEPS, delete=_NOT_BRACKETS)
+        opened = steps.count(_STEPS[ord("[")])
+        if depth + opened > MAX_NESTING:
+            depths = accumulate(memoryview(steps).cast("b"), initial=depth)
+            if max(depths) > MAX_NESTING:
+                return True
+        depth += 2 * opened - len(steps)
+    return False
 
 
 def _overflow() -> RejectError:

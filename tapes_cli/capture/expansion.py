@@ -28,10 +28,11 @@ _IGNORED_FOLDERS = frozenset({".git"})
 def expand(arguments: Iterable[str | os.PathLike[str]]) -> Iterator[Source | SourceProblem]:
     """Yield what the arguments name, each file once, in the order of the arguments.
 
-    An argument is a file, a folder (read recursively, in the order of names, without pipes,
-    sockets, devices, `.git`, and links to a folder above it), a glob that the shell left alone, or
-    `-` for stdin. A folder whose files are one capture together is one source. A file that is
-    named twice, through links too, is yielded the first time only.
+    An argument is a file, a folder (read recursively, in the order of names), a glob that the
+    shell left alone, or `-` for stdin. What is found without being named leaves out pipes, sockets,
+    devices, `.git`, and links to a folder that holds them. A folder whose files are one capture
+    together is one source. A file that is named twice, through links too, is yielded the first
+    time only.
     """
     return _Expansion().expand(arguments)
 
@@ -59,23 +60,28 @@ class _Expansion:
             elif glob.has_magic(text) and not os.path.lexists(text):
                 yield from self._glob(text)
             else:
-                yield from self._path(Path(text))
+                path = Path(text)
+                yield from self._walk([path], path)
 
     def _glob(self, pattern: str) -> Iterator[Source | SourceProblem]:
-        matches = sorted(_matches(pattern))
+        matches = sorted(_matches(pattern), reverse=True)
         if not matches:
             yield SourceProblem(display_name(pattern), "no file matches the pattern")
-        for match in matches:
-            yield from self._path(Path(match))
+        yield from self._walk([Path(match) for match in matches])
 
-    def _path(self, named: Path) -> Iterator[Source | SourceProblem]:
-        """Yield what is at the path and below it, without recursion: folders nest deeply."""
-        pending = [named]
+    def _walk(
+        self, pending: list[Path], named: Path | None = None
+    ) -> Iterator[Source | SourceProblem]:
+        """Yield what is at the paths, the last one first, and below them.
+
+        Without recursion: folders nest deeply.
+        """
         while pending:
             path = pending.pop()
             try:
                 status = path.stat()
-                inside = [] if _leads_above(path, named) else self._inside(path, status)
+                above = path is not named and _leads_above(path)
+                inside = [] if above else self._inside(path, status)
                 if inside and (capture := self._folder(path, status, inside)):
                     yield capture
             except (OSError, ValueError) as error:
@@ -148,11 +154,11 @@ def _folders_below(top: str) -> Iterator[str]:
             ]
 
 
-def _leads_above(path: Path, named: Path) -> bool:
-    """Whether a path inside a folder is a link to one that holds that folder, such as `/`."""
-    if path is named or not path.is_symlink():
-        return False
-    return Path(os.path.realpath(named)).is_relative_to(os.path.realpath(path))
+def _leads_above(path: Path) -> bool:
+    """Whether a path is a link to a folder that holds the link, such as `/`."""
+    return path.is_symlink() and Path(os.path.realpath(path.parent)).is_relative_to(
+        os.path.realpath(path)
+    )
 
 
 def _file_source(path: Path, status: os.stat_result) -> Source:

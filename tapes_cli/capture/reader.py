@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from tapes_cli.capture.history import DEFAULT_BUDGET_BYTES, Histories, OpenedRec
 from tapes_cli.capture.line_reader import LineReader, OpenedLine, failed
 from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line, LineSplitter
 from tapes_cli.capture.sources import Source, SourceProblem, SourceReadError, describe
-from tapes_cli.capture.times import Fallback, utc_now
+from tapes_cli.capture.times import Fallback, Period, utc_now
 from tapes_cli.capture.values import is_cut_short, join_documents, pieces_of
 from tapes_cli.model.checkpoint import BEGINNING, Position
 from tapes_cli.model.reasons import Reason
@@ -35,6 +36,7 @@ from tapes_cli.model.records import (
     Record,
     Rejected,
     RejectError,
+    Skipped,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Options:
         history_bytes: how much is remembered of the histories that sessions re-send.
         format: the format of everything that is read; None finds it by content.
         paths: the files of the run, among which formats look for what belongs together.
+        period: only turns that were captured in it are wanted; None wants all.
     """
 
     default_org: UUID | None = None
@@ -70,6 +73,7 @@ class Options:
     history_bytes: int = DEFAULT_BUDGET_BYTES
     format: RecordFormat | SourceFormat | None = None
     paths: tuple[Path, ...] = ()
+    period: Period | None = None
 
 
 def read(source: Source | SourceProblem, options: Options | None = None) -> Iterator[Record]:
@@ -112,6 +116,11 @@ class Reader:
         `SOURCE_UNREADABLE`: at line 0 for an argument that leads nowhere, else at the line that
         could not be read.
         """
+        records = self._read(source)
+        period = self._options.period
+        yield from records if period is None else map(partial(_within, period), records)
+
+    def _read(self, source: Source | SourceProblem) -> Iterator[Record]:
         origin = Location(source.name, 0, 0, number=source.number)
         self._reading = None
         if isinstance(source, SourceProblem):
@@ -274,6 +283,13 @@ class _Part:
     line: Line
     record: OpenedRecord
     format: RecordFormat | SourceFormat
+
+
+def _within(period: Period, record: Record) -> Record:
+    """Return the record, skipped if it is a turn that was captured outside a period."""
+    if isinstance(record, Accepted) and not period.holds(record.turn.captured.at):
+        return Skipped(record.location, Reason.OUTSIDE_PERIOD)
+    return record
 
 
 def _no_capture(look: Look) -> RejectError:

@@ -32,6 +32,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def rfc3339(moment: datetime) -> str:
+    """Return a UTC time as RFC 3339, with milliseconds and a Z."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 @dataclass(frozen=True, slots=True)
 class Fallback:
     """Where the time of an undated turn comes from.
@@ -43,6 +48,19 @@ class Fallback:
 
     mtime: datetime | None
     now: Callable[[], datetime] = utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A stretch of time, from `since` on and before `until`; None is no bound."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def holds(self, moment: datetime) -> bool:
+        """Tell whether a moment lies in it."""
+        begun = self.since is None or moment >= self.since
+        return begun and (self.until is None or moment < self.until)
 
 
 def parse_time(value: JSON) -> datetime | None:

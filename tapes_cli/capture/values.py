@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from tapes_cli.capture.decode import end_of_value
+from tapes_cli.capture.decode import end_of_value, outside_strings
+from tapes_cli.capture.lines import Line
 from tapes_cli.model.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tapes_cli.capture.lines import Line
     from tapes_cli.model.records import RejectError
 
 CUT_SHORT = frozenset({Reason.NOT_JSON, Reason.NOT_UTF8})
@@ -22,6 +24,13 @@ LOOK_AT_BYTES = 64 << 20
 """How far into a file something is looked for that can be recognised; five lines in any case."""
 
 LOOK_AT_LEAST = 5
+
+MOST_GLUED = 1_000_000
+"""Objects that are told apart on one line: where they are tiny, they take far more memory than it.
+"""
+
+MOST_DOCUMENT_LINES = 4_000_000
+"""Lines of one object. No capture has so many, and tiny ones would take minutes."""
 
 _MAY_BE_GLUED = CUT_SHORT | {Reason.NUMBER_OVERFLOW}
 _BLANKS = b" \t\r\n"
@@ -47,12 +56,15 @@ def glued(line: Line) -> list[Line]:
     """Return the objects that stand one after the other on a line, as lines of the same number.
 
     Two processes that write to one file can lose the newline between them. What is left over
-    comes last, as it is. Empty if the line does not hold two objects, be the second one cut short.
+    comes last, as it is. Empty if the line does not hold two objects, be the second one cut short,
+    or if it holds more than `MOST_GLUED`.
     """
     text = line.data.decode("latin-1")  # a character a byte
     found: list[Line] = []
     position = _after_blanks(line.data, 0)
     while line.data.startswith(b"{", position):
+        if len(found) == MOST_GLUED:
+            return []
         try:
             end = end_of_value(text, position)
         except (RecursionError, ValueError):
@@ -97,9 +109,9 @@ def join_documents(lines: Iterator[Line], max_bytes: int) -> Iterator[Line]:
             yield first
             break
         collected = _collect(first, lines, max_bytes)
-        document = _joined(collected)
+        document = collected.joined()
         if document is None:
-            yield from collected
+            yield from collected.lines()
             break
         yield document
     yield from lines
@@ -110,30 +122,77 @@ def _goes_on(data: bytes) -> bool:
     return data.startswith((b"{", b"[")) and data.endswith(_OPENINGS)
 
 
-def _collect(first: Line, lines: Iterator[Line], max_bytes: int) -> list[Line]:
+def _collect(first: Line, lines: Iterator[Line], max_bytes: int) -> _Collected:
     """Return the lines up to where all brackets are closed, or to where that cannot be."""
-    collected, size, brackets = [first], len(first.data), _Brackets()
-    brackets.take(first.data)
+    collected = _Collected(first)
     for line in lines:
-        collected.append(line)
-        size += len(line.data) + 1
-        brackets.take(line.data)
-        if line.too_long or size > max_bytes or brackets.depth <= 0:
+        collected.add(line)
+        depth = collected.brackets.depth
+        if line.too_long or collected.size > max_bytes or depth <= 0:
             break
-        if line.data.startswith(b"{") and line.data.endswith(b"}") and brackets.depth == 1:
+        if collected.count >= MOST_DOCUMENT_LINES:
+            break
+        if line.data.startswith(b"{") and line.data.endswith(b"}") and depth == 1:
             # A record of its own behind a damaged first line: a document's lines are set in.
             break
     return collected
 
 
-def _joined(collected: list[Line]) -> Line | None:
-    first, last = collected[0], collected[-1]
-    data = b"\n".join(line.data for line in collected)
-    try:
-        whole = end_of_value(data.decode("latin-1"), _after_blanks(data, 0)) == len(data.rstrip())
-    except (RecursionError, ValueError):
-        return None
-    return replace(first, data=data, terminated=last.terminated) if whole else None
+class _Collected:
+    """Lines that may be one document.
+
+    They are many where they are short, so there is no object for each.
+
+    Attributes:
+        brackets: which are open.
+        count: how many lines there are.
+    """
+
+    def __init__(self, first: Line) -> None:
+        self.brackets = _Brackets()
+        self.count = 0
+        self._first = self._last = first
+        # Of all but the last line, what is in them, the number, the place, and the end in `_data`.
+        self._data = bytearray()
+        self._numbers, self._offsets, self._ends = array("Q"), array("Q"), array("Q", [0])
+        self._take(first)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the document would have."""
+        return len(self._data) + len(self._last.data)
+
+    def add(self, line: Line) -> None:
+        """Add the next line."""
+        before = self._last
+        self._data += before.data + b"\n"
+        self._numbers.append(before.number)
+        self._offsets.append(before.byte_offset)
+        self._ends.append(len(self._data))
+        self._take(line)
+
+    def _take(self, line: Line) -> None:
+        self._last = line
+        self.count += 1
+        self.brackets.take(line.data)
+
+    def lines(self) -> Iterator[Line]:
+        """Yield the lines as they were."""
+        places = zip(self._numbers, self._offsets, pairwise(self._ends), strict=True)
+        for number, offset, (start, end) in places:
+            # Only the last one may lack its end, or be too long.
+            yield Line(number, offset, bytes(self._data[start : end - 1]))
+        yield self._last
+
+    def joined(self) -> Line | None:
+        """Return the document that the lines are, or None if they are none."""
+        data = bytes(self._data) + self._last.data
+        try:
+            text = data.decode("latin-1")
+            whole = end_of_value(text, _after_blanks(data, 0)) == len(data.rstrip())
+        except (RecursionError, ValueError):
+            return None
+        return replace(self._first, data=data, terminated=self._last.terminated) if whole else None
 
 
 class _Brackets:
@@ -143,7 +202,6 @@ class _Brackets:
         self.depth = 0
 
     def take(self, data: bytes) -> None:
-        unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
-        for outside in unescaped.split(b'"')[::2]:
+        for outside in outside_strings(data) if b'"' in data else (data,):
             self.depth += outside.count(b"{") + outside.count(b"[")
             self.depth -= outside.count(b"}") + outside.count(b"]")

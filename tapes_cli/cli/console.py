@@ -1,27 +1,34 @@
 """The one place that talks to the terminal.
 
-stdout is data, stderr is messages. Text that comes from a capture is hostile: it is shown with
-control characters made visible and never as markup.
+stdout is data, stderr is messages: text, or JSON for those who collect it. Text that comes from a
+capture is hostile: it is shown with control characters made visible and never as markup.
 """
 
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from tapes_cli.cli.options import Output
+from tapes_cli.cli.options import LogFormat, Output
 from tapes_cli.errors import UsageError
 from tapes_cli.settings import wants_color
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Control, direction and invisible characters: Unicode's categories Cc, Cs, Zl and Zp, and those of
+# Cf that are no part of a script.
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
 
@@ -33,7 +40,7 @@ def visible(text: str, *, keep_newlines: bool = False) -> str:
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match.group())
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004  # one byte
+    return f"\\x{code:02x}" if code < 0x100 else ascii(chr(code))[1:-1]  # noqa: PLR2004  # one byte
 
 
 def console(*, stderr: bool = False, no_color: bool = False) -> "Console":
@@ -50,10 +57,101 @@ def console(*, stderr: bool = False, no_color: bool = False) -> "Console":
     )
 
 
-def say(message: str, *, quiet: bool = False) -> None:
-    """Write one line for people to stderr."""
+class Level(StrEnum):
+    """How much a message matters."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """A message.
+
+    Attributes:
+        level: how much it matters.
+        sentence: what it says.
+        lines: how people read it.
+        fields: what it says, for machines.
+    """
+
+    level: Level
+    sentence: str
+    lines: Sequence[str]
+    fields: dict[str, Any]
+
+
+def _write_text(message: _Message) -> None:
+    write_to_stderr("".join(visible(line) + "\n" for line in message.lines))
+
+
+def _write_object(now: Callable[[], str], message: _Message) -> None:
+    record = {
+        "time": now(),
+        "level": message.level.value,
+        "message": visible(message.sentence),
+        **message.fields,
+    }
+    write_to_stderr(json.dumps(record, separators=(",", ":")) + "\n")
+
+
+@dataclass(slots=True)
+class _Messages:
+    """How messages are written. Chosen once, before the first of them."""
+
+    write: Callable[[_Message], None] = _write_text
+
+
+_messages = _Messages()
+
+
+def write_messages_as(form: LogFormat) -> None:
+    """Choose how messages are written to stderr."""
+    if form is LogFormat.JSON:
+        from tapes_cli.capture.times import rfc3339, utc_now  # noqa: PLC0415  # keeps start-up fast
+
+        _messages.write = partial(_write_object, lambda: rfc3339(utc_now()))
+    else:
+        _messages.write = _write_text
+
+
+def messages_are_text() -> bool:
+    """Tell whether messages are for people."""
+    return _messages.write is _write_text
+
+
+def say(
+    message: str,
+    *more: str,
+    quiet: bool = False,
+    level: Level = Level.INFO,
+    fields: dict[str, Any] | None = None,
+) -> None:
+    """Write a message to stderr.
+
+    Args:
+        message: a sentence on one line.
+        more: lines that people read below it.
+        quiet: whether it is left unsaid.
+        level: how much it matters.
+        fields: what it says, lines and all, for machines. `time`, `level` and `message` are taken.
+    """
     if not quiet:
-        write_to_stderr(visible(message) + "\n")
+        _messages.write(_Message(level, message, (message, *more), fields or {}))
+
+
+def say_error(message: str, *, hint: str = "", exit_code: int | None = None) -> None:
+    """Write what went wrong to stderr.
+
+    Args:
+        message: what it is.
+        hint: what to do about it.
+        exit_code: the status with which the command ends for it; None if it goes on.
+    """
+    lines = [f"Error: {message}", *([f"       {hint}"] if hint else [])]
+    fields = {"hint": hint or None, "exit_code": exit_code}
+    _messages.write(_Message(Level.ERROR, message, lines, fields))
 
 
 def write_to_stderr(text: str) -> None:
@@ -91,7 +189,7 @@ def flush() -> None:
 def _give_up_results(error: OSError) -> None:
     _send_to_nowhere(sys.stdout)
     if not isinstance(error, BrokenPipeError):
-        say(f"Error: the results cannot be written: {error.strerror}.")
+        say_error(f"the results cannot be written: {error.strerror}.")
 
 
 def open_closed_streams() -> None:
@@ -100,6 +198,13 @@ def open_closed_streams() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # for as long as we live
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # as above
+
+
+def escape_what_cannot_be_written() -> None:
+    """Write as an escape what the encoding of a terminal lacks, instead of failing on it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _send_to_nowhere(stream: TextIO) -> None:

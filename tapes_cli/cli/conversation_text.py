@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from tapes_cli.cli.console import visible, write_line
-from tapes_cli.cli.session_text import cut, label, moment
+from tapes_cli.cli.session_text import cut, label, moment, shown_title
 from tapes_cli.inspection.sessions import Branch, Conversation, short_id
 from tapes_cli.merkle.projection import REWRITTEN_TAGS
 from tapes_cli.model.json import JSON, JSONObject
@@ -28,7 +28,7 @@ _NAME_CHARACTERS = 200
 _TITLE_CELLS = 100
 _BASE64_GROUP, _BYTES_OF_GROUP = 4, 3
 _INJECTED = re.compile(rf"<({'|'.join(REWRITTEN_TAGS)})>.*?(?:</\1>|\Z)", re.DOTALL)
-_DATA_URL = re.compile(r"data:([^;,]*)[^,]*,")
+_DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?,")
 _ROLE_STYLES = {"user": "bold cyan", "assistant": "bold green"}
 _OTHER_ROLE_STYLE = "bold yellow"
 
@@ -78,7 +78,7 @@ def _header(conversation: Conversation) -> Iterator[Part]:
 def _facts(conversation: Conversation) -> Iterator[tuple[str, str]]:
     row = conversation.session.row
     if conversation.session.title:
-        yield "title", cut(visible(conversation.session.title), _TITLE_CELLS)
+        yield "title", cut(shown_title(conversation.session), _TITLE_CELLS)
     yield "harness", visible(f"{row.harness_id} {row.harness_version or ''}".rstrip())
     yield "known as", visible(row.harness_session_id)
     yield "org", str(row.org_id)

@@ -1,7 +1,9 @@
 """`tapes-cli import`: read captures, store turns."""
 
 import os
+import shlex
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,13 +42,15 @@ from tapes_cli.cli.options import (
     VerboseOption,
 )
 from tapes_cli.cli.reading import (
+    Asked,
     FormatOption,
     OrgOption,
     PathsArgument,
     ProjectOption,
     SessionlessOption,
+    SinceOption,
+    UntilOption,
     org_of,
-    read_options,
     reads_stdin,
     sources_of,
 )
@@ -77,6 +81,8 @@ def import_(
     report_file: ReportOption = None,
     metrics_file: MetricsOption = None,
     format_: FormatOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     org: OrgOption = None,
     project: ProjectOption = "",
     sessionless: SessionlessOption = Sessionless.SYNTHETIC,
@@ -120,11 +126,11 @@ def import_(
     files = RunFiles(report_file, metrics_file, rejects)
     paths, format_ = _what_to_read(paths, from_rejects, format_)
     sources = numbered(files.without(sources_of(paths)))
-    reading = read_options(org, project, format_, sources)
-    options = ImportOptions(reading, with_chains=verbose)
+    asked = Asked(org, project, format_, since, until)
+    options = ImportOptions(asked.options(sources), with_chains=verbose)
     reporter = Reporter(output, quiet=quiet, verbose=verbose, no_color=no_color)
     backoff = DEFAULT_BACKOFF if retry_for is None else Backoff(retry_for)
-    way = None if no_checkpoint else _way(org, project, sessionless, format_, again=reread)
+    way = None if no_checkpoint else _way(asked, sessionless, again=reread)
     guard = guard_of(way, lock, lock_timeout, quiet=quiet)
     report = Report("import", dry_run=dry_run)
     with (
@@ -171,17 +177,13 @@ def _what_to_read(
     return [str(from_rejects)], "rejects"
 
 
-def _way(
-    org: str | None, project: str, sessionless: Sessionless, format_: str | None, *, again: bool
-) -> "Way":
+def _way(asked: Asked, sessionless: Sessionless, *, again: bool) -> "Way":
     from tapes_cli.importer.checkpoints import Way  # noqa: PLC0415  # keeps start-up fast
-    from tapes_cli.importer.guard import reading_in_words  # noqa: PLC0415  # as above
 
-    way = sessionless.value if sessionless is not Sessionless.SYNTHETIC else ""
-    reading = reading_in_words(
-        format=format_ or "", org=(org or "").lower(), project=project, sessionless=way
-    )
-    return Way(settings.host_name(), reading, again)
+    words = asked.words()
+    if sessionless is not Sessionless.SYNTHETIC:
+        words.append(("--sessionless", sessionless.value))
+    return Way(settings.host_name(), shlex.join(chain.from_iterable(words)), again)
 
 
 def guard_of(way: "Way | None", lock: Lock, seconds: float, *, quiet: bool) -> "Guard":

@@ -8,8 +8,14 @@ from typing import Annotated
 
 import typer
 
-from tapes_cli.cli import db, migrate, sessions
-from tapes_cli.cli.console import flush, open_closed_streams, say, visible
+from tapes_cli.cli import db, migrate, sessions, sources
+from tapes_cli.cli.console import (
+    escape_what_cannot_be_written,
+    flush,
+    open_closed_streams,
+    say_error,
+)
+from tapes_cli.cli.doctor import doctor
 from tapes_cli.cli.formats import formats
 from tapes_cli.cli.import_ import import_
 from tapes_cli.cli.validate import validate
@@ -60,14 +66,17 @@ app.command("import")(import_)
 app.command()(validate)
 app.command()(formats)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(sources.app, name="sources")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(db.app, name="db")
+app.command()(doctor)
 
 
 def run() -> None:
     """Run the command; end the process with its exit status."""
     debug = "--debug" in sys.argv[1:]
     open_closed_streams()
+    escape_what_cannot_be_written()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     try:
@@ -75,16 +84,17 @@ def run() -> None:
     except TapesError as error:
         if debug:
             raise
-        say(f"Error: {error}")
-        if error.hint:
-            say(f"       {error.hint}")
+        say_error(str(error), hint=error.hint, exit_code=error.exit_status)
         sys.exit(error.exit_status)
     except Exception as error:
         if debug:
             raise
-        say(f"Error: internal error: {type(error).__name__} {visible(_place(error))}")
-        say("       Run it again with --debug for the traceback, and report it.")
-        sys.exit(1)
+        say_error(
+            f"internal error: {type(error).__name__} {_place(error)}",
+            hint="Run it again with --debug for the traceback, and report it.",
+            exit_code=TapesError.exit_status,
+        )
+        sys.exit(TapesError.exit_status)
     finally:
         flush()
 

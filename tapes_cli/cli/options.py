@@ -17,6 +17,13 @@ class Output(StrEnum):
     JSONL = "jsonl"
 
 
+class LogFormat(StrEnum):
+    """How messages are written to stderr."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 DsnOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -50,6 +57,15 @@ QuietOption: TypeAlias = Annotated[
 VerboseOption: TypeAlias = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="Say more.", rich_help_panel=SHARED),
+]
+LogFormatOption: TypeAlias = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        help="Form of the messages on stderr: text, or a JSON object for each, on a line of its "
+        "own.",
+        rich_help_panel=SHARED,
+    ),
 ]
 NoColorOption: TypeAlias = Annotated[
     bool,

@@ -4,6 +4,8 @@ import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 from uuid import UUID
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from tapes_cli.capture.formats.base import RecordFormat, SourceFormat
     from tapes_cli.capture.reader import Options
     from tapes_cli.capture.sources import Source, SourceProblem
+    from tapes_cli.capture.times import Period
 
 READING = "Reading"
 
@@ -57,6 +60,27 @@ SessionlessOption: TypeAlias = Annotated[
         rich_help_panel=READING,
     ),
 ]
+SinceOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--since",
+        metavar="TIME",
+        help="Only turns captured at this time or later: 2026-05-01 or 2026-05-01T12:00Z; UTC "
+        "unless it says otherwise. The others are skipped.",
+        rich_help_panel=READING,
+        show_default=False,
+    ),
+]
+UntilOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="TIME",
+        help="Only turns captured before this time.",
+        rich_help_panel=READING,
+        show_default=False,
+    ),
+]
 FormatOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -86,19 +110,68 @@ def org_of(text: str | None) -> UUID | None:
         ) from None
 
 
-def read_options(
-    org: str | None, project: str, name: str | None, sources: "Sequence[Source | SourceProblem]"
-) -> "Options":
-    """Return how the records of these sources are to be read.
+def moment_of(text: str | None, option: str) -> datetime | None:
+    """Return a time given on the command line, in UTC unless it says otherwise.
 
     Raises:
-        UsageError: `--org` is not a UUID, or `--format` names no format.
+        UsageError: it is no time.
     """
-    from tapes_cli.capture.reader import Options  # noqa: PLC0415  # keeps start-up fast
-    from tapes_cli.capture.sources import Source  # noqa: PLC0415  # as above
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except ValueError:
+        raise UsageError(
+            f"{option} is not a time.", hint="Write it as 2026-05-01 or 2026-05-01T12:00:00Z."
+        ) from None
 
-    paths = [s.path for s in sources if isinstance(s, Source) and s.path and not s.folder]
-    return Options(org_of(org), project, format=_format_of(name), paths=tuple(paths))
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the options say of the reading, as it was typed."""
+
+    org: str | None = None
+    project: str = ""
+    format: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+    def options(self, sources: "Sequence[Source | SourceProblem]") -> "Options":
+        """Return how the records of these sources are to be read.
+
+        Raises:
+            UsageError: an option has a value that it cannot have.
+        """
+        from tapes_cli.capture.reader import Options  # noqa: PLC0415  # keeps start-up fast
+        from tapes_cli.capture.sources import Source  # noqa: PLC0415  # as above
+
+        paths = [s.path for s in sources if isinstance(s, Source) and s.path and not s.folder]
+        return Options(
+            org_of(self.org),
+            self.project,
+            format=_format_of(self.format),
+            paths=tuple(paths),
+            period=self._period(),
+        )
+
+    def _period(self) -> "Period | None":
+        from tapes_cli.capture.times import Period  # noqa: PLC0415  # keeps start-up fast
+
+        if self.since is None and self.until is None:
+            return None
+        return Period(moment_of(self.since, "--since"), moment_of(self.until, "--until"))
+
+    def words(self) -> list[tuple[str, str]]:
+        """Return the options that decide what is stored, each with its value."""
+        given = {
+            "--format": self.format,
+            "--org": (self.org or "").lower(),
+            "--project": self.project,
+            "--since": self.since,
+            "--until": self.until,
+        }
+        return [(option, value) for option, value in given.items() if value]
 
 
 def _format_of(name: str | None) -> "RecordFormat | SourceFormat | None":

@@ -15,11 +15,16 @@ def timestamp(moment: datetime) -> str:
 
 def located(kind: str, location: Location) -> dict[str, Any]:
     """Return the beginning of a record: its type and its place."""
-    record: dict[str, Any] = {"type": kind, "source": location.source, "line": location.line}
+    return {"type": kind, **placed(location)}
+
+
+def placed(location: Location) -> dict[str, Any]:
+    """Return the place of a record, and the format that was found there."""
+    place: dict[str, Any] = {"source": location.source, "line": location.line}
     if location.index is not None:
-        record["index"] = location.index
-    record["format"] = location.format or None
-    return record
+        place["index"] = location.index
+    place["format"] = location.format or None
+    return place
 
 
 def other_record(record: Record) -> dict[str, Any]:

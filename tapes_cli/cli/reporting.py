@@ -3,10 +3,20 @@
 import time
 from typing import Any
 
-from tapes_cli.cli.console import Results, console, say, visible, write_line, write_to_stderr
+from tapes_cli.cli.console import (
+    Level,
+    Results,
+    console,
+    messages_are_text,
+    say,
+    say_error,
+    visible,
+    write_line,
+    write_to_stderr,
+)
 from tapes_cli.cli.options import Output
 from tapes_cli.cli.places import place, reject_sentence
-from tapes_cli.cli.records import other_record, outcome_record
+from tapes_cli.cli.records import other_record, outcome_record, placed
 from tapes_cli.importer.report import Report, SourceReport, Status
 from tapes_cli.importer.settled import Settled
 from tapes_cli.model.reasons import Reason
@@ -30,12 +40,16 @@ _BAR_EVERY_SECONDS = 0.1
 
 
 class Reporter:
-    """Writes results to stdout and messages to stderr, in the form that was asked for."""
+    """Writes results to stdout and messages to stderr, in the form that was asked for.
+
+    Quiet, it says nothing of a run that ends with exit status 0. Of any other it says on stderr
+    what somebody who sees nothing else has to know.
+    """
 
     def __init__(
         self, output: Output, *, quiet: bool = False, verbose: bool = False, no_color: bool = False
     ) -> None:
-        self._output = output
+        self._text = output is Output.TEXT
         self._quiet = quiet
         self._verbose = verbose
         self._rejects_shown = 0
@@ -44,7 +58,7 @@ class Reporter:
         self._results = Results(output)
         self._last = time.monotonic()
         self._stderr = console(stderr=True, no_color=no_color)
-        self._bar = not quiet and self._stderr.is_terminal
+        self._bar = not quiet and self._stderr.is_terminal and messages_are_text()
 
     def emit(self, record: dict[str, Any]) -> None:
         """Write one record of the machine output, if that was asked for."""
@@ -53,22 +67,27 @@ class Reporter:
     def other(self, record: Record) -> None:
         """Show the first rejects, the rest are counted; and lines that are still being written."""
         self.emit(other_record(record))
-        if self._output is not Output.TEXT:
-            return
-        if isinstance(record, Rejected) and self._rejects_shown < _SHOWN_REJECTS:
-            self._rejects_shown += 1
-            self._say(f"Rejected {reject_sentence(record)}")
-        elif isinstance(record, Incomplete) and self._incomplete_shown < _SHOWN_REJECTS:
+        if isinstance(record, Rejected) and (self._text or self._quiet):
+            if self._rejects_shown < _SHOWN_REJECTS:
+                self._rejects_shown += 1
+                self._clear_bar()
+                say_rejected(record)
+        elif isinstance(record, Incomplete) and self._tells_incomplete:
             self._incomplete_shown += 1
-            self._say(f"Incomplete {place(record.location)}: {INCOMPLETE[record.reason]}")
+            self._clear_bar()
+            say_incomplete(record)
+
+    @property
+    def _tells_incomplete(self) -> bool:
+        return self._text and not self._quiet and self._incomplete_shown < _SHOWN_REJECTS
 
     def settled(self, settled: Settled) -> None:
         """Report a turn that was stored or was there before, if asked to say more."""
         if self._verbose:
             self.emit(outcome_record(settled))
-            if self._output is Output.TEXT:
+            if self._text:
                 kind = settled.outcome.kind.value.capitalize()
-                self._say(f"{kind} {place(settled.location)}")
+                self._say(f"{kind} {place(settled.location)}", placed(settled.location))
 
     def source_done(self, source: SourceReport) -> None:
         """Say what became of a source: on a terminal of the first ones only, unless on request."""
@@ -77,13 +96,13 @@ class Reporter:
         self._sources_told += 1
         if self._bar and not self._verbose and self._sources_told > _SHOWN_SOURCES:
             if self._sources_told == _SHOWN_SOURCES + 1:
-                self._say("… and so on: --verbose names all.")
+                self._say("… and so on: --verbose names all.", {})
             return
         a = source.accounts
         parts = [f"{a.stored} stored", f"{a.duplicate} duplicate", f"{a.rejected} rejected"]
         parts += passed_over(source)
         accounts = f"{a.read} read = {', '.join(parts)} ({source.seconds:.1f} s)"
-        self._say(f"{source.name}: {formats_of(source)}{accounts}")
+        self._say(f"{source.name}: {formats_of(source)}{accounts}", source.as_dict())
 
     def progress(self, report: Report, source: str) -> None:
         """Show how far the run is: a line that is rewritten on a terminal, a log line elsewhere."""
@@ -102,29 +121,49 @@ class Reporter:
             width = max(self._stderr.width - 1, 20)
             write_to_stderr("\r\x1b[K" + visible(f"{text} · {source}")[:width])
         else:
-            self._say(f"{source}: {text}")
+            self._say(f"{source}: {text}", {"source": source, "records": records.as_dict()})
 
     def done(self, report: Report) -> None:
         """Write the summary."""
         self._clear_bar()
         self._results.close(report.as_dict())
-        if self._output is Output.TEXT:
-            if (hidden := report.records.rejected - self._rejects_shown) > 0:
-                kept = "the rejects file names all." if report.rejects_file else _HOW_TO_SEE
-                say(f"… and {hidden:,} more rejected: {kept}")
-            for line in () if self._quiet else summary_lines(report):
-                write_line(line)
+        hidden = report.records.rejected - self._rejects_shown
+        if hidden and (self._text or self._quiet):
+            kept = "the rejects file names all." if report.rejects_file else _HOW_TO_SEE
+            say(f"… and {hidden:,} more rejected: {kept}", level=Level.WARNING)
+        write_summary(report, summary_lines(report), text=self._text, quiet=self._quiet)
         if report.failure:
-            say(f"Error: {report.failure}")
-            say(f"       {report.failure_hint}")
+            say_error(report.failure, hint=report.failure_hint, exit_code=report.exit_code)
 
-    def _say(self, message: str) -> None:
+    def _say(self, message: str, fields: dict[str, Any]) -> None:
         self._clear_bar()
-        say(message)
+        say(message, quiet=self._quiet, fields=fields)
 
     def _clear_bar(self) -> None:
         if self._bar:
             write_to_stderr("\r\x1b[K")
+
+
+def say_rejected(rejected: Rejected) -> None:
+    """Say that a record was rejected, where it stands, and why."""
+    found = other_record(rejected)
+    fields = {name: value for name, value in found.items() if name not in {"type", "message"}}
+    say(f"Rejected {reject_sentence(rejected)}", level=Level.WARNING, fields=fields)
+
+
+def say_incomplete(incomplete: Incomplete) -> None:
+    """Say that a record is not complete yet, where it stands, and how that is known."""
+    fields = {**placed(incomplete.location), "code": incomplete.reason.value}
+    say(f"Incomplete {place(incomplete.location)}: {INCOMPLETE[incomplete.reason]}", fields=fields)
+
+
+def write_summary(report: Report, lines: list[str], *, text: bool, quiet: bool) -> None:
+    """Write the summary for people: a result; quiet, a message, and only if not all went well."""
+    if quiet and report.exit_code:
+        say(*lines, level=Level.WARNING, fields={"summary": report.as_dict()})
+    elif text and not quiet:
+        for line in lines:
+            write_line(line)
 
 
 def formats_of(source: SourceReport) -> str:
@@ -155,15 +194,23 @@ def summary_lines(report: Report) -> list[str]:
     turns, nodes = count(report.records.stored, "turn"), count(report.new_nodes, "new node")
     sessions = f"{count(report.touched_sessions, 'session')} ({report.new_sessions:,} new)"
     ending = _ENDINGS[report.status]
-    first = f"Stored {turns} as {nodes} in {sessions}, {report.seconds:.2f} s.{ending}"
+    if report.dry_run:
+        ending += " Nothing was written."
+    verb = "Would store" if report.dry_run else "Stored"
+    first = f"{verb} {turns} as {nodes} in {sessions}, {report.seconds:.2f} s.{ending}"
     return [first, *detail_lines(report)]
 
 
 def detail_lines(report: Report) -> list[str]:
     """Return the accounts, and what is worth knowing of them."""
     accounts = report.records.as_dict()
+    read, unchanged = f"{report.sources:,} read", f"{report.unchanged:,} unchanged"
+    sources = (
+        [f"  sources   {read}, {unchanged} since they were imported"] if report.unchanged else []
+    )
     parts = " + ".join(f"{n:,} {name}" for name, n in accounts.items() if name != "read")
     lines = [
+        *sources,
         f"  records   {accounts['read']:,} read = {parts}",
         f"  tokens    {report.input_tokens:,} in, {report.output_tokens:,} out",
     ]

@@ -17,6 +17,7 @@ _NARROW, _ROOMY = 72, 100
 _HARNESS_CELLS = 10
 _SESSION_CELLS = 9
 _LABEL_CELLS = 60
+_TITLE_CHARACTERS = 1_000
 _STEP, _ONE_DIGIT = 1_000, 10
 
 
@@ -69,7 +70,7 @@ def _tokens(session: ListedSession) -> Text:
 
 
 def _title(session: ListedSession) -> Text:
-    text = "(placeholder)" if session.row.placeholder else visible(session.title) or "-"
+    text = "(placeholder)" if session.row.placeholder else shown_title(session) or "-"
     mark = "↳ " if session.row.parent_session_id else ""
     return Text(f"{mark}{text}", no_wrap=True, overflow="ellipsis")
 
@@ -83,6 +84,11 @@ _COLUMNS = (
     _Column("TOKENS", _tokens, "right", needed=False),
     _Column("TITLE", _title),
 )
+
+
+def shown_title(session: ListedSession) -> str:
+    """Return a session's title, without what no terminal is wide enough for."""
+    return visible(session.title[:_TITLE_CHARACTERS])
 
 
 def label(row: SessionRow) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -19,8 +18,7 @@ from tapes_cli.cli.options import (
     OutputOption,
     QuietOption,
 )
-from tapes_cli.cli.reading import org_of
-from tapes_cli.errors import UsageError
+from tapes_cli.cli.reading import moment_of, org_of
 
 if TYPE_CHECKING:
     from tapes_cli.inspection.sessions import SessionPage
@@ -112,8 +110,8 @@ def list_(
     chosen = SessionFilter(
         org_id=org_of(org),
         harness_id=harness,
-        since=_moment(since, "--since"),
-        until=_moment(until, "--until"),
+        since=moment_of(since, "--since"),
+        until=moment_of(until, "--until"),
         after=sessions.parse_cursor(cursor) if cursor else None,
     )
     with _database(dsn, data_dir, quiet=quiet) as queries:
@@ -208,20 +206,3 @@ def _database(dsn: str | None, data_dir: Path | None, *, quiet: bool) -> "Iterat
         open_queries(address, chosen.origin) as queries,
     ):
         yield queries
-
-
-def _moment(text: str | None, option: str) -> datetime | None:
-    """Return a time given on the command line, in UTC unless it says otherwise.
-
-    Raises:
-        UsageError: it is no time.
-    """
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except ValueError:
-        raise UsageError(
-            f"{option} is not a time.", hint="Write it as 2026-05-01 or 2026-05-01T12:00:00Z."
-        ) from None

@@ -13,13 +13,15 @@ from tapes_cli.cli.options import (
     QuietOption,
 )
 from tapes_cli.cli.reading import (
+    Asked,
     FormatOption,
     OrgOption,
     PathsArgument,
     ProjectOption,
     SessionlessOption,
+    SinceOption,
+    UntilOption,
     org_of,
-    read_options,
     sources_of,
 )
 from tapes_cli.model.sessionless import Sessionless
@@ -30,6 +32,8 @@ def validate(
     strict: StrictOption = False,
     max_errors: MaxErrorsOption = None,
     format_: FormatOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     org: OrgOption = None,
     project: ProjectOption = "",
     sessionless: SessionlessOption = Sessionless.SYNTHETIC,
@@ -61,10 +65,8 @@ def validate(
     write_messages_as(log_format)
     sources = list(sources_of(paths))
     reporter = CheckReporter(output, quiet=quiet)
-    preparer, reading = (
-        Preparer(sessionless, org_of(org)),
-        read_options(org, project, format_, sources),
-    )
+    reading = Asked(org, project, format_, since, until).options(sources)
+    preparer = Preparer(sessionless, org_of(org))
     run = CheckRun(preparer, reading, reporter, 0 if strict else max_errors)
     with stop_on_signals(lambda _: None) as stop:
         report = run.run(sources, stop)

@@ -81,8 +81,9 @@ class CheckRun:
         reader = Reader(self._reading)
         for source in sources:
             self._report.sources += 1
-            self._source = SourceReport(source.name)
+            self._source, started = SourceReport(source.name), time.monotonic()
             yield from reader.read(source)
+            self._source.seconds = time.monotonic() - started
             self._observer.source_done(self._source)
 
     def _take(self, record: Record) -> None:

@@ -5,7 +5,6 @@ What is decided here changes how much work is done, never what is stored.
 
 from __future__ import annotations
 
-import shlex
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -98,9 +97,3 @@ def _chosen(task: Task, ledger: Ledger, side: SideConnection, guard: Guard) -> T
     sources = ledger.checkpoints.choose(task.sources)
     ledger.report.unchanged = ledger.checkpoints.unchanged
     return replace(task, sources=sources)
-
-
-def reading_in_words(**options: str) -> str:
-    """Return the options that decide what is stored of a capture, as they are typed."""
-    given = [(f"--{name}", value) for name, value in options.items() if value]
-    return shlex.join([word for pair in given for word in pair])

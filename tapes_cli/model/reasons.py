@@ -59,6 +59,7 @@ class Reason(StrEnum):
     HISTORY_TOO_LARGE = "history_too_large"
     LINE_INVALID = "line_invalid"
     FORMAT_FAILED = "format_failed"
+    OUTSIDE_PERIOD = "outside_period"
 
 
 MAY_CHANGE = frozenset({Reason.SOURCE_UNREADABLE, Reason.BATCH_UNMATCHED, Reason.FORMAT_FAILED})
@@ -259,5 +260,9 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.FORMAT_FAILED: Explanation(
         "The code that reads this capture format failed.",
         "Report it to whoever wrote the format, which the message names.",
+    ),
+    Reason.OUTSIDE_PERIOD: Explanation(
+        "The turn was captured before `--since`, or not before `--until`.",
+        "Nothing, or import with another period.",
     ),
 }

@@ -418,3 +418,36 @@ def test_hostile_names_do_not_reach_the_terminal(database: str, tmp_path: Path) 
     assert done.status == 3
     assert "\x1b" not in done.err
     assert "evil\\x1b[2J\\nname.jsonl:1" in done.err
+
+
+def test_a_period_leaves_out_what_was_captured_outside_it(
+    database: str, empty_database: str, tmp_path: Path
+) -> None:
+    capture, wanted = tmp_path / "all.jsonl", tmp_path / "wanted.jsonl"
+    messages: list[dict[str, Any]] = []
+    lines = []
+    for day in range(1, 7):
+        messages += [{"role": "user", "content": f"question {day} " * 40}]
+        request = {"model": "m", "messages": messages}
+        moment = {"captured_at": f"2026-05-{day:02}T12:00:00Z"}
+        lines.append(line(record(answer=f"answer {day}", request=request, meta=moment)))
+        messages = [*messages, {"role": "assistant", "content": f"answer {day}"}]
+    capture.write_text("".join(lines))
+    wanted.write_text("".join(lines[2:4]))
+    period = ("--since", "2026-05-03", "--until", "2026-05-05T00:00Z")
+    done = tapes("import", "--dsn", database, "-o", "jsonl", *period, capture)
+    assert done.status == 0
+    assert done.summary["records"]["stored"] == 2
+    assert done.summary["reasons"] == {"outside_period": 4}
+    tapes("import", "--migrate", "--dsn", empty_database, wanted)
+    assert _rows(database) == _rows(empty_database)
+    checked = tapes("validate", "-o", "jsonl", *period, capture)
+    assert checked.summary["reasons"] == {"outside_period": 4}
+    rest = tapes("import", "--dsn", database, "-o", "jsonl", capture)
+    assert rest.summary["records"] == {**rest.summary["records"], "stored": 4, "duplicate": 2}
+
+
+def test_a_period_that_is_none_is_refused(tmp_path: Path) -> None:
+    done = tapes("validate", "--since", "yesterday", tmp_path)
+    assert done.status == 2
+    assert "--since is not a time" in done.err

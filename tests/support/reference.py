@@ -18,6 +18,8 @@ COMMANDS = (
     "import",
     "validate",
     "formats",
+    "sources list",
+    "sources forget",
     "sessions list",
     "sessions show",
     "migrate up",
@@ -30,6 +32,7 @@ COMMANDS = (
     "db status",
     "db url",
     "db psql",
+    "doctor",
 )
 
 

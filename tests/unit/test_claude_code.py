@@ -26,6 +26,7 @@ from tapes_cli.model.envelope import Envelope
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Incomplete, Location, Record, Rejected, Skipped
 from tapes_cli.model.turn import Turn, Usage
+from tests.support.deep import objects, with_depth
 from tests.support.transcripts import START, Transcript, call, dump, output, text, thinking
 
 if TYPE_CHECKING:
@@ -1003,9 +1004,7 @@ class TestBadLines:
 
     @pytest.mark.parametrize("depth", [800, 893, 894, 897])
     def test_content_that_is_nested_deeply(self, depth: int) -> None:
-        deep: Any = {}
-        for _ in range(depth):
-            deep = {"a": deep}
+        deep = objects(depth + 1)
         t = Transcript()
         t.prompt("go")
         t.answer("m1", call("c1", a=deep))
@@ -1013,7 +1012,7 @@ class TestBadLines:
         t.prompt([{"type": "odd", "a": deep}])
         t.answer("m2", text("b"))
         t.end()
-        records = read_bytes(t.data())
+        records = read_bytes(with_depth(t.data()))
         if depth < 890:
             assert [type(record) for record in records] == [Accepted, Accepted]
         else:
@@ -1047,8 +1046,8 @@ class TestBadLines:
         t = Transcript()
         t.prompt("go")
         t.answer("m1", text("a"))
-        t.lines[1]["message"]["usage"] = json.loads('{"a":' * 950 + "0" + "}" * 950)
-        (record,) = read_bytes(t.data())
+        t.lines[1]["message"]["usage"] = objects(950)
+        (record,) = read_bytes(with_depth(t.data()))
         assert reasons([record]) == [Reason.NESTING_TOO_DEEP]
 
     def test_two_objects_on_one_line(self) -> None:

@@ -20,6 +20,7 @@ from tapes_cli.capture.times import Fallback
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Incomplete, Location, Rejected, Skipped
 from tapes_cli.model.turn import Usage
+from tests.support.deep import lists, objects, with_depth
 from tests.support.rollouts import (
     LONG_AGO,
     SESSION,
@@ -707,16 +708,14 @@ class TestRejects:
         assert (too_long.reason, too_long.location.line) == (Reason.LINE_TOO_LONG, 6)
 
     def test_too_deep(self) -> None:
-        deep = json.loads("[" * 950 + "]" * 950)
-        rollout = begun().item("function_call_output", call_id="c", output=deep).answer("a")
-        assert rejects(rollout.data) == [(5, Reason.NESTING_TOO_DEEP, "/payload")]
+        rollout = begun().item("function_call_output", call_id="c", output=lists(950)).answer("a")
+        assert rejects(with_depth(rollout.data)) == [(5, Reason.NESTING_TOO_DEEP, "/payload")]
 
     @pytest.mark.parametrize("depth", [200, 500, 880])
     def test_deep(self, depth: int) -> None:
-        deep = json.loads('{"a":' * depth + "1" + "}" * depth)
-        rollout = begun().call("c").output("c", deep).count()
-        rollout.item("tool_search_call", call_id="d", arguments=deep).count()
-        assert len(turns(rollout.answer("a").data)) == 3
+        rollout = begun().call("c").output("c", objects(depth)).count()
+        rollout.item("tool_search_call", call_id="d", arguments=objects(depth)).count()
+        assert len(turns(with_depth(rollout.answer("a").data))) == 3
 
     def test_glued_lines(self) -> None:
         whole = begun().answer("a")

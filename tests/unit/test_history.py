@@ -25,6 +25,7 @@ from tapes_cli.model.blocks import Message
 from tapes_cli.model.history import History
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Accepted, Record, Rejected, RejectError
+from tests.support.deep import lists, with_depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +84,7 @@ def record(
         **changes,
     }
     kept = {key: value for key, value in whole.items() if value is not None}
-    return json.dumps(kept, separators=separators).encode()
+    return with_depth(json.dumps(kept, separators=separators).encode())
 
 
 def said(text: Any, role: str = "user") -> dict[str, Any]:
@@ -1220,10 +1221,7 @@ def test_what_python_calls_equal_is_not_the_same(
 
 
 def nested(levels: int) -> dict[str, Any]:
-    value: Any = "leaf"
-    for _ in range(levels):
-        value = [value]
-    return said([{"type": "x", "content": value}])
+    return said([{"type": "x", "content": lists(levels)}])
 
 
 def within(calls: int, work: Callable[[], Any]) -> Any:

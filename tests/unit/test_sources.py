@@ -374,7 +374,9 @@ class TestCompression:
     @settings(max_examples=30, deadline=None)
     @given(st.sampled_from(sorted(COMPRESSORS)), st.lists(st.binary(max_size=50), max_size=4))
     def test_any_content_survives(self, kind: str, members: list[bytes]) -> None:
-        data = b"".join(map(COMPRESSORS[kind], [b"", *members]))
+        # Behind a blank: what begins like an archive is refused.
+        members = [b"", b" ", *members]
+        data = b"".join(map(COMPRESSORS[kind], members))
         assert b"".join(read_chunks(Trickle(data, 5))) == b"".join(members)
 
 

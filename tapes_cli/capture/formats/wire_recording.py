@@ -17,6 +17,7 @@ from tapes_cli.capture.decode import decode
 from tapes_cli.capture.formats.base import Draft, FolderFormat, SkipError, refused
 from tapes_cli.capture.headers import Headers
 from tapes_cli.capture.sources import describe
+from tapes_cli.capture.values import CUT_SHORT
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Incomplete, RejectError
 
@@ -121,7 +122,7 @@ def _recording(folder: Path) -> _Recording:
     """Return what a folder holds.
 
     Raises:
-        RejectError: the request cannot be read or decoded, or a field is missing.
+        RejectError: a file cannot be read or decoded, or a field is missing.
         SkipError: it holds no turn.
         _UnfinishedError: a file is no JSON.
     """
@@ -189,7 +190,9 @@ def _object(folder: Path, name: str) -> JSONObject:
         raise RejectError(Reason.SOURCE_UNREADABLE, f"{name} is gone")
     try:
         value: JSON = decode(data)
-    except RejectError:
+    except RejectError as error:
+        if error.reason not in CUT_SHORT:
+            raise
         value = None
     if not isinstance(value, dict):
         raise _UnfinishedError(name)
