@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -28,12 +29,13 @@ def test_the_reference_is_up_to_date(name: str) -> None:
 
 
 def test_every_command_is_in_the_reference() -> None:
+    groups = {"sessions", "sources", "migrate", "db"}
     found = set()
-    for group in ("", "sessions", "migrate", "db"):
+    for group in ("", *groups):
         listed = tapes(*group.split(), "--help").out.partition("Commands:\n")[2]
         names = re.findall(r"^  (\w+)  ", listed, re.MULTILINE)
         found |= {f"{group} {name}".strip() for name in names}
-    assert found - {"sessions", "migrate", "db"} == set(COMMANDS)
+    assert found - groups == set(COMMANDS)
 
 
 def test_every_reason_is_explained() -> None:
@@ -46,7 +48,7 @@ def test_every_exit_status_is_in_the_readme() -> None:
         for row in re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE)
         for s in row.split(", ")
     }
-    assert told == {0, 1, 2, 3, 4, 5, 6, 130, 143}
+    assert told == {0, 1, 2, 3, 4, 5, 6, 7, 130, 143}
 
 
 def _shell_lines() -> list[str]:
@@ -125,3 +127,72 @@ def test_the_cron_example_is_silent_when_all_is_well(database: str, tmp_path: Pa
     assert bad.returncode == 3
     assert bad.stderr.count("Rejected ") == 4
     assert (tmp_path / "rejects.jsonl").read_text().count("\n") == 4
+
+
+def _run_as_written(command: str, database: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of the documentation, with places of this test for those that it names."""
+    places = {
+        "/opt/tapes/bin/tapes-cli": str(COMMAND),
+        "${STATE_DIRECTORY}": str(folder),
+        "/var/lib/tapes": str(folder),
+        "/var/log/captures": str(ROOT / "examples" / "captures"),
+        "FILE": str(folder / "file"),
+    }
+    words = shlex.split(command)
+    for written, place in places.items():
+        words = [word.replace(written, place) for word in words]
+    (folder / "rejects.jsonl").touch()
+    return subprocess.run(
+        [str(COMMAND), *words[1:]],
+        env=environment(TAPES_DSN=database),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_commands_for_every_night_run(database: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    commands = re.findall(r"^tapes-cli .*$", page, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        # One file cannot be both of rejects and of the report.
+        done = _run_as_written(
+            command.replace("--report FILE", "--report FILE.json"), database, tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file.json").exists()
+
+
+def test_the_service_for_every_night_runs(database: str, tmp_path: Path) -> None:
+    unit = (ROOT / "examples" / "cron" / "tapes-import.service").read_text()
+    (command,) = re.findall(r"^ExecStart=(.*)$", unit.replace("\\\n", ""), re.MULTILINE)
+    done = _run_as_written(command, database, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(" read = ") == 3  # a line in the journal for each capture
+    assert (tmp_path / "last-import.json").exists()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
+def test_the_units_for_every_night_are_sound(tmp_path: Path) -> None:
+    for name in ("tapes-import.service", "tapes-import.timer"):
+        unit = (ROOT / "examples" / "cron" / name).read_text()
+        (tmp_path / name).write_text(unit.replace("/opt/tapes/bin/tapes-cli", str(COMMAND)))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *tmp_path.glob("tapes-import.*")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_crontab_names_the_job() -> None:
+    lines = (ROOT / "examples" / "cron" / "crontab").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if re.match(r"[A-Z_]+=", line))
+    assert settings.keys() == {"MAILTO", "TAPES_DSN", "TAPES_CLI", "TAPES_STATE"}
+    (job,) = (line for line in lines if line[:1].isdecimal())
+    assert job.split()[5:] == ["/etc/tapes/tapes-import", "/var/log/captures"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import signal
 import subprocess
 import threading
@@ -17,6 +15,7 @@ import pytest
 
 from tests.support.captures import line, record
 from tests.support.command import COMMAND, environment, tapes
+from tests.support.running import on_a_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,35 +163,12 @@ def test_an_import_is_not_cut_short_by_a_reader_that_has_enough(database: str) -
     assert again.summary["records"]["duplicate"] == 1200
 
 
-def _on_a_terminal(*arguments: str, columns: int = 80) -> str:
-    """Run a command with stderr and stdin on a terminal; return what it wrote there."""
-    ours, theirs = pty.openpty()
-    os.set_blocking(ours, True)
-    process = subprocess.Popen(
-        [COMMAND, *arguments],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env=environment(TERM="xterm-256color", COLUMNS=str(columns)),
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            shown += chunk
-    except OSError:
-        pass  # the other end is closed
-    process.communicate(timeout=60)
-    os.close(ours)
-    return shown.decode()
-
-
 def test_a_terminal_shows_progress_on_one_line_and_then_what_a_file_was(
     database: str, tmp_path: Path
 ) -> None:
     capture = tmp_path / "many.jsonl"
     capture.write_text("".join(line(record(f"question {i}")) for i in range(3000)))
-    shown = _on_a_terminal("import", "--dsn", database, str(capture))
+    shown = on_a_terminal("import", "--dsn", database, str(capture))
     assert "records read" in shown
     bar, _, told = shown.rpartition(f"{capture}: turn-record, 3000 read = 3000 stored")
     assert "\n" not in bar
@@ -201,5 +177,5 @@ def test_a_terminal_shows_progress_on_one_line_and_then_what_a_file_was(
 
 
 def test_without_anything_to_read_a_terminal_is_told() -> None:
-    shown = _on_a_terminal("import")
+    shown = on_a_terminal("import")
     assert "There is nothing to read" in shown
