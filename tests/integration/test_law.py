@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tapes_cli.model.envelope import NIL_ORG, Envelope
 from tapes_cli.model.turn import Usage
+from tapes_cli.store.postgres.dry_run import DryRunStore
 from tapes_cli.store.postgres.store import PostgresStore
 from tests.support.turns import make_turn, rows
 
@@ -130,6 +131,22 @@ def test_counters_are_what_the_nodes_say(
     landed = conn.execute("SELECT count(*) FROM nodes WHERE landings = 1").fetchone()
     assert wrong == (0,)
     assert landed == (len(captured),)
+
+
+@given(before=turn_sets, captured=st.lists(turns_with(st.none() | envelopes), max_size=7))
+@_LAW
+def test_a_dry_run_foretells_every_outcome(
+    before: list[ChainedTurn],
+    captured: list[ChainedTurn],
+    conn: psycopg.Connection[Any],
+    database: str,
+) -> None:
+    _import(conn, database, [before])
+    trial, store = DryRunStore(database), PostgresStore(database)
+    expected = [trial.ingest(captured[:3]), trial.ingest(captured[3:])]
+    trial.close()
+    assert [store.ingest(captured[:3]), store.ingest(captured[3:])] == expected
+    store.close()
 
 
 def test_importing_again_leaves_every_row_as_it_is(
