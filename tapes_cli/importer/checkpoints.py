@@ -127,6 +127,7 @@ class Checkpoints:
         chosen: list[Source | SourceProblem] = []
         for start in range(0, len(sources), _TOGETHER):
             chosen.extend(self._choose(sources[start : start + _TOGETHER], again=again))
+        self._store.keep_to_this_server()
         return chosen
 
     def _choose(

@@ -9,7 +9,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from tapes_cli.errors import DatabaseUnavailableError, ImportLockedError
+from tapes_cli.errors import DatabaseUnavailableError, ImportLockedError, SchemaError
 from tapes_cli.importer.process import is_dead, own_process
 from tapes_cli.settings import host_name
 from tapes_cli.store.postgres.leases import LEASE_SECONDS, Holder
@@ -75,7 +75,7 @@ class Lease:
         if time.monotonic() - self._renewed < _RENEW_EVERY_SECONDS:
             return
         self._renewed = time.monotonic()
-        with suppress(DatabaseUnavailableError):  # nobody else can take it meanwhile
+        try:
             if not self._store.renew(self._me):
                 self._stop.fail(
                     ImportLockedError(
@@ -84,6 +84,10 @@ class Lease:
                         hint="Import again to go on.",
                     )
                 )
+        except DatabaseUnavailableError:
+            pass  # nobody else can take it meanwhile
+        except SchemaError as error:
+            self._stop.fail(error)
 
     @contextmanager
     def renewed_by_itself(self) -> Iterator[None]:
@@ -103,8 +107,8 @@ class Lease:
             thread.join()
 
     def release(self) -> None:
-        """Give the lease back; if the database is away, it runs out."""
-        with suppress(DatabaseUnavailableError):
+        """Give the lease back; if the database is away, or another one, it runs out."""
+        with suppress(DatabaseUnavailableError, SchemaError):
             self._store.release(self._me)
 
 

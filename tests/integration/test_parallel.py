@@ -22,6 +22,7 @@ from tapes_cli.importer.stop import StopRequest
 from tapes_cli.importer.worker import Task
 from tapes_cli.model.records import Rejected
 from tapes_cli.model.sessionless import Sessionless
+from tapes_cli.store.postgres.retry import Backoff
 from tests.support.captures import line, record
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ def test_what_nobody_foresaw_is_told(
 
 
 def test_a_database_that_is_away_is_told(folder: Path) -> None:
-    report, _ = _run(_task("host=/nonexistent dbname=x", folder), 2)
+    task = replace(_task("host=/nonexistent dbname=x", folder), backoff=Backoff(limit=0.0))
+    report, _ = _run(task, 2)
     assert (report.status, report.exit_code) == (Status.FAILED, 5)
     assert "Cannot connect" in report.failure
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import psycopg
 import pytest
@@ -55,7 +55,7 @@ def setting(name: str, default: int) -> int:
 
 def chance(*what: object) -> Random:
     """Return a source of randomness that is the same each time, unless TAPES_FAULT_SEED differs."""
-    return Random(f"{setting('TAPES_FAULT_SEED', 0)} {what}")  # noqa: S311  # no secret
+    return Random(f"{setting('TAPES_FAULT_SEED', 0)} {what}")
 
 
 def eventually(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
@@ -443,7 +443,7 @@ class Run:
         self._dsn = dsn
         self._out = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the run
         self._err = tempfile.TemporaryFile()  # noqa: SIM115  # as above
-        command = [COMMAND, "import", "--dsn", dsn, "-o", "jsonl", *map(str, arguments)]
+        command = [str(COMMAND), "import", "--dsn", dsn, "-o", "jsonl", *map(str, arguments)]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
@@ -455,7 +455,7 @@ class Run:
             extra_groups=None if user is None else [],
         )
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -477,7 +477,6 @@ class Run:
         """The processes of its workers."""
         return children(self.pid)
 
-    @property
     def lives(self) -> bool:
         """Whether it has not ended."""
         return self.process.poll() is None
@@ -504,7 +503,7 @@ class Run:
 
             def enough() -> bool:
                 row = conn.execute("SELECT count(*) FROM nodes WHERE landings = 1").fetchone()
-                assert self.lives or (row and row[0] >= least), self.told
+                assert self.lives() or (row and row[0] >= least), self.told
                 return row is not None and row[0] >= least
 
             eventually(enough, f"{least} turns")
@@ -514,22 +513,22 @@ class Run:
         holder = "SELECT pid FROM import_leases"
         with psycopg.connect(self._dsn, autocommit=True) as conn:
             eventually(
-                lambda: conn.execute(holder).fetchone() == (self.pid,) or not self.lives,
+                lambda: conn.execute(holder).fetchone() == (self.pid,) or not self.lives(),
                 "the lease",
             )
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: int) -> None:
         """Send a signal to the process that was started alone."""
         self.process.send_signal(number)
 
-    def signal_all(self, number: signal.Signals) -> None:
+    def send_all(self, number: int) -> None:
         """Send a signal to it and its workers, as a terminal does."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def kill(self) -> None:
         """End all of it at once."""
-        self.signal_all(signal.SIGKILL)
+        self.send_all(signal.SIGKILL)
 
     def result(self, seconds: float = PATIENCE) -> Result:
         """Wait for the end; return what it said."""

@@ -6,18 +6,24 @@ import json
 import re
 import time
 import tracemalloc
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.text import Text
 
 from tapes_cli.capture import decode, values
 from tapes_cli.capture.lines import Line, LineSplitter
 from tapes_cli.cli.console import visible
 from tapes_cli.cli.conversation_text import _image
+from tapes_cli.cli.session_text import session_table
+from tapes_cli.inspection.sessions import ListedSession
 from tapes_cli.model.reasons import Reason
 from tapes_cli.model.records import Incomplete, Rejected, RejectError
+from tapes_cli.store.postgres.queries import SessionRow
 from tests.fuzz.captures import CAPTURES
 from tests.fuzz.check import faults, read_files
 
@@ -151,6 +157,30 @@ def test_an_address_without_a_comma_takes_no_time() -> None:
     assert time.monotonic() - started < 5
     assert _image({"image_url": "data:image/png;base64,AAAA"}) == "[image image/png, 3 bytes]"
     assert _image({"image_url": "data:,AAAA"}) == "[image 3 bytes]"
+
+
+def test_a_title_is_cut_before_it_is_laid_out() -> None:
+    """Laying out three million characters takes four seconds."""
+    row = SessionRow(
+        org_id=UUID(int=0),
+        id=UUID(int=1),
+        harness_id="h",
+        harness_session_id="s",
+        name=None,
+        cwd=None,
+        harness_version=None,
+        parent_session_id=None,
+        started_at=datetime.min.replace(tzinfo=UTC),
+        last_seen_at=datetime.min.replace(tzinfo=UTC),
+        turn_count=1,
+        total_input_tokens=0,
+        total_output_tokens=0,
+        placeholder=False,
+    )
+    table = session_table([ListedSession(row, "\u6f22" * 3_000_000)], 80)
+    (title,) = table.columns[-1].cells
+    assert isinstance(title, Text)
+    assert len(title) == 1000
 
 
 def test_directions_and_invisible_characters_are_shown() -> None:

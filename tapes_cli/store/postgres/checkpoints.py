@@ -15,6 +15,7 @@ from tapes_cli.model.checkpoint import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
     from decimal import Decimal
 
     from tapes_cli.store.postgres.connect import PgConnection
@@ -72,6 +73,8 @@ ON CONFLICT (id) DO UPDATE SET {", ".join(f"{c} = EXCLUDED.{c}" for c in _COLUMN
 _FORGET_MOVED = "DELETE FROM import_sources WHERE id = %s AND inode = %s"
 _FORGET = "DELETE FROM import_sources WHERE id = ANY (%s)"
 
+_SERVER = "SELECT pg_postmaster_start_time()"
+
 _PAGE_ROWS = 1000
 
 
@@ -80,6 +83,14 @@ class CheckpointStore:
 
     def __init__(self, side: SideConnection) -> None:
         self._side = side
+        self._server: datetime | None = None
+
+    def keep_to_this_server(self) -> None:
+        """Save from now on only as long as the server is the one that is there now.
+
+        Another one, or the same after a crash, may lack turns that were stored.
+        """
+        self._server = self._side.run(_server)
 
     def holds(self) -> bool:
         """Tell whether any turn is stored: if not, it does not matter what was read."""
@@ -127,6 +138,8 @@ class CheckpointStore:
 
         def act(conn: PgConnection) -> None:
             with conn.transaction(), conn.cursor() as cursor:
+                if self._server not in {None, _server(conn)}:
+                    return
                 # One order for everybody: two imports that were told not to wait for each other.
                 ordered = sorted(checkpoints, key=lambda c: c.key.id)
                 cursor.executemany(_SAVE.encode(), [_row(c) for c in ordered])
@@ -141,6 +154,14 @@ class CheckpointStore:
     def forget(self, ids: Sequence[bytes]) -> int:
         """Forget these; return how many there were."""
         return self._side.run(lambda conn: conn.execute(_FORGET, (list(ids),)).rowcount)
+
+
+def _server(conn: PgConnection) -> datetime:
+    """Return what tells a server from others, and from itself before it was started again."""
+    row = conn.execute(_SERVER).fetchone()
+    assert row is not None  # noqa: S101  # it is one row
+    started: datetime = row[0]
+    return started
 
 
 def _row(checkpoint: Checkpoint) -> tuple[Any, ...]:

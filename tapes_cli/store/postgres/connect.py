@@ -97,6 +97,11 @@ _KNOWN_FAILURES: tuple[tuple[str, str, str], ...] = (
         "the server is starting or stopping",
         "Try again in a moment.",
     ),
+    (
+        "due to statement timeout",
+        "its statements are cancelled, as by statement_timeout",
+        "Raise it for this user (ALTER ROLE … SET statement_timeout = …).",
+    ),
     ("timeout expired|timed out", *_TIMEOUT),
 )
 _SECRETS = ("password", "sslpassword", "oauth_client_secret")

@@ -76,18 +76,9 @@ class LeaseStore:
             me: who wants it.
             dead: a holder of which it is known that it does not live any more.
         """
-        values = {
-            "name": _NAME,
-            "holder": me.id,
-            "host": me.host,
-            "pid": me.pid,
-            "process": me.process,
-            "seconds": LEASE_SECONDS,
-            "dead": dead,
-        }
 
         def act(conn: PgConnection) -> bool:
-            return conn.execute(_TAKE, {**values, "now": _now(conn)}).rowcount == 1
+            return conn.execute(_TAKE, _values(conn, me, dead)).rowcount == 1
 
         return self._side.run(act)
 
@@ -97,14 +88,17 @@ class LeaseStore:
         return Holder(*row) if row else None
 
     def renew(self, me: Holder) -> bool:
-        """Renew the lease; tell whether it is still ours. Tried once only.
+        """Renew the lease; tell whether it is still ours, or ours again. Tried once only.
 
         Raises:
             DatabaseUnavailableError: the database is away.
+            SchemaError: the database is not the one that was checked.
         """
 
         def act(conn: PgConnection) -> bool:
-            return conn.execute(_RENEW, (_now(conn), _NAME, me.id)).rowcount == 1
+            renewed = conn.execute(_RENEW, (_now(conn), _NAME, me.id)).rowcount == 1
+            # If nobody holds it, it was taken over and given back, or lost with the server.
+            return renewed or conn.execute(_TAKE, _values(conn, me)).rowcount == 1
 
         return self._side.run(act, AT_ONCE)
 
@@ -113,8 +107,22 @@ class LeaseStore:
 
         Raises:
             DatabaseUnavailableError: the database is away.
+            SchemaError: the database is not the one that was checked.
         """
         self._side.run(lambda conn: conn.execute(_RELEASE, (_NAME, me.id)), AT_ONCE)
+
+
+def _values(conn: PgConnection, me: Holder, dead: UUID | None = None) -> dict[str, object]:
+    return {
+        "name": _NAME,
+        "holder": me.id,
+        "host": me.host,
+        "pid": me.pid,
+        "process": me.process,
+        "now": _now(conn),
+        "seconds": LEASE_SECONDS,
+        "dead": dead,
+    }
 
 
 def _now(conn: PgConnection) -> datetime:

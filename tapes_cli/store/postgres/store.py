@@ -33,6 +33,7 @@ from tapes_cli.store.postgres.retry import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from uuid import UUID
 
     from tapes_cli.store.base import ChainedTurn, SessionIngester
     from tapes_cli.store.postgres.connect import PgConnection
@@ -88,7 +89,7 @@ class PostgresStore:
         self._backoff = backoff or Backoff()
         self._known = Known()
         self._prepares = True
-        self._confirmed: ChainedTurn | None = None
+        self._confirmed: tuple[UUID, str] | None = None
         try:
             repeat(self._connect, lambda: None, self._backoff)
         except psycopg.Error as error:
@@ -117,10 +118,9 @@ class PostgresStore:
 
         The log is sequential: if the last turn is there, all before it are.
         """
-        turn = self._confirmed
-        if turn is None:
+        if self._confirmed is None:
             return
-        if conn.execute(_IS_THERE, (turn.org_id, turn.chain.head.hash)).fetchone() is None:
+        if conn.execute(_IS_THERE, self._confirmed).fetchone() is None:
             raise LostTurnsError
 
     @property
@@ -149,13 +149,10 @@ class PostgresStore:
             repeat(lambda: self._settle(batch), recover, self._backoff, lambda: len(batch.found))
         except psycopg.Error as error:
             raise explained(error) from error
-        self._confirm(batch)
-        return batch.settled
-
-    def _confirm(self, batch: _Batch) -> None:
         for turn, outcome in zip(batch.turns, batch.settled, strict=True):
             if outcome.kind is not OutcomeKind.REFUSED:
-                self._confirmed = turn
+                self._confirmed = turn.org_id, turn.chain.head.hash
+        return batch.settled
 
     def _settle(self, batch: _Batch) -> None:
         while len(batch.settled) < len(batch.turns):
