@@ -699,3 +699,14 @@ class TestSql:
         shown = tapes("sessions", "show", name, "--dsn", database, "-o", "jsonl")
         assert shown.summary["session"]["harness_session_id"] == name
         assert "There is no session" in tapes("sessions", "show", "%", "--dsn", database).err
+
+
+def test_an_archive_of_blank_lines_is_passed_over(scratch: Path) -> None:
+    file = scratch / "blank.gz"
+    blank = gzip.compress(b"\n" * (32 * MIB), 1) * 16
+    file.write_bytes(gzip.compress(GOOD) + blank + gzip.compress(b"bad\n" + BETTER))
+    done, peak = measured("validate", file)
+    assert done.status == 3
+    assert f"{file}:{2 + 512 * MIB}: the line is not valid JSON" in done.err
+    assert "3 read = 2 stored + 0 duplicate + 1 rejected" in done.out
+    assert peak < 100

@@ -67,7 +67,7 @@ def test_progress_between_two_cuts_begins_the_patience_anew(
     proxy: Proxy, dsn: str, captures: Corpus, expected: Rows
 ) -> None:
     proxy.plan = lambda number: Cut(350_000) if number > _FIRST_LOOKS else None
-    with Run(proxy.dsn(dsn), captures.folder, "--retry-for", "0.2") as run:
+    with Run(proxy.dsn(dsn), captures.folder, "--retry-for", "1") as run:
         done = run.result()
     assert done.status == 0, done.err
     assert proxy.cuts > 4

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tapes_cli.capture.formats.codex import FORMAT
-from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, LineSplitter
 from tapes_cli.capture.reader import Options, Reader
 from tapes_cli.capture.sources import Source
 from tapes_cli.merkle.chain import ChainBuilder
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tapes_cli.capture.lines import Line
+    from tapes_cli.capture.lines import Line, LineSplitter
     from tapes_cli.merkle.chain import Chain
     from tapes_cli.model.records import Record
     from tapes_cli.model.turn import Turn
@@ -130,9 +129,9 @@ class InMemory(Source):
 
     data: bytes = b""
 
-    def lines(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> Iterator[Line]:
+    def split(self, splitter: LineSplitter) -> Iterator[Line]:
         """Yield its lines."""
-        return LineSplitter(max_line_bytes).split([self.data])
+        return splitter.split([self.data])
 
 
 def records(data: bytes, mtime: datetime | None = None, **options: Any) -> list[Record]:

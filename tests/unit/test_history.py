@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tapes_cli.capture import history as history_module
 from tapes_cli.capture.decode import MAX_NESTING, decode, decode_exact
 from tapes_cli.capture.history import MAX_HISTORIES, Histories
-from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line
+from tapes_cli.capture.lines import Line, LineSplitter
 from tapes_cli.capture.providers import PROVIDERS, Provider
 from tapes_cli.capture.reader import Options, Reader
 from tapes_cli.capture.sources import Source
@@ -47,8 +47,8 @@ class Lines(Source):
 
     data: tuple[bytes, ...] = ()
 
-    def lines(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> Iterator[Line]:
-        assert all(len(data) <= max_line_bytes for data in self.data)
+    def split(self, splitter: LineSplitter) -> Iterator[Line]:
+        del splitter
         return (Line(number, 0, data) for number, data in enumerate(self.data, 1))
 
 

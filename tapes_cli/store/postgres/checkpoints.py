@@ -15,7 +15,6 @@ from tapes_cli.model.checkpoint import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
     from decimal import Decimal
 
     from tapes_cli.store.postgres.connect import PgConnection
@@ -73,7 +72,11 @@ ON CONFLICT (id) DO UPDATE SET {", ".join(f"{c} = EXCLUDED.{c}" for c in _COLUMN
 _FORGET_MOVED = "DELETE FROM import_sources WHERE id = %s AND inode = %s"
 _FORGET = "DELETE FROM import_sources WHERE id = ANY (%s)"
 
-_SERVER = "SELECT pg_postmaster_start_time()"
+_SERVER = """
+SELECT pg_postmaster_start_time()::text, oid::text
+FROM pg_database
+WHERE datname = current_database()
+"""
 
 _PAGE_ROWS = 1000
 
@@ -83,7 +86,7 @@ class CheckpointStore:
 
     def __init__(self, side: SideConnection) -> None:
         self._side = side
-        self._server: datetime | None = None
+        self._server: tuple[Any, ...] | None = None
 
     def keep_to_this_server(self) -> None:
         """Save from now on only as long as the server is the one that is there now.
@@ -156,12 +159,9 @@ class CheckpointStore:
         return self._side.run(lambda conn: conn.execute(_FORGET, (list(ids),)).rowcount)
 
 
-def _server(conn: PgConnection) -> datetime:
-    """Return what tells a server from others, and from itself before it was started again."""
-    row = conn.execute(_SERVER).fetchone()
-    assert row is not None  # noqa: S101  # it is one row
-    started: datetime = row[0]
-    return started
+def _server(conn: PgConnection) -> tuple[Any, ...] | None:
+    """Return what tells a database from others, and from itself before its server was restarted."""
+    return conn.execute(_SERVER).fetchone()
 
 
 def _row(checkpoint: Checkpoint) -> tuple[Any, ...]:
