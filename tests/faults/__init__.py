@@ -14,7 +14,8 @@ TAPES_FAULT_KILLS   how often an importer is killed (12; for a long form 50 or m
 TAPES_FAULT_CUTS    imports through a proxy that cuts connections (2; for a long form 10 or more)
 TAPES_FAULT_SEED    another number makes other random choices (0)
 
-And of the tests of checkpoints in `tests/integration/test_checkpoints.py`:
+And of the tests of checkpoints, `tests/integration/test_checkpoint_law.py` and
+`test_checkpoints.py`:
 
 TAPES_FAULT_EXAMPLES  sequences of operations on a folder (15; for a long form 200 or more)
 TAPES_FAULT_FILES     unchanged files to be passed over (2,000; for a long form 10,000)

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tapes_cli.errors import DatabaseUnavailableError
-from tests.support.faults import (
-    Corpus,
-    Rows,
-    Server,
-    rows_of,
-    run_import,
-    turns_of,
-    write_corpus,
-)
+from tests.support.corpus import Corpus, turns_of, write_corpus
+from tests.support.faults import Rows, Server, rows_of, run_import
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

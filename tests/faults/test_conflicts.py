@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.support.faults import Corpus, Rows, Run, Server, eventually, query, rows_of
+from tests.support.faults import Rows, Run, Server, eventually, query, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.support.corpus import Corpus
 
 pytestmark = pytest.mark.faults
 
@@ -61,6 +63,11 @@ def _cross(conn: psycopg.Connection[Any], run: Run, told: list[str]) -> None:
         told.append("was the victim")
 
 
+def _wait_for_more(server: Server, run: Run, words: str, times: int) -> None:
+    eventually(lambda: server.log.count(words) > times or not run.lives(), words)
+    assert server.log.count(words) > times, run.told
+
+
 def test_a_turn_that_a_deadlock_has_undone_is_stored_again(
     server: Server, dsn: str, captures: Corpus, expected: Rows
 ) -> None:
@@ -74,7 +81,7 @@ def test_a_turn_that_a_deadlock_has_undone_is_stored_again(
     ):
         run.wait_for_turns(80)
         with _beside(lambda: _cross(conn, run, told)):
-            eventually(lambda: server.log.count("deadlock detected") > before + 2, "deadlocks")
+            _wait_for_more(server, run, "deadlock detected", before + 2)
         done = run.result()
     assert "was the victim" not in told
     assert done.status == 0, done.err
@@ -95,9 +102,7 @@ def test_turns_that_cannot_be_put_in_order_with_others_are_stored_again(
     ):
         run.wait_for_turns(1)
         with _beside(lambda: _run(conn, touch)):
-            eventually(
-                lambda: server.log.count("could not serialize access") > before + 2, "conflicts"
-            )
+            _wait_for_more(server, run, "could not serialize access", before + 2)
         done = run.result()
     assert done.status == 0, done.err
     assert rows_of(dsn) == expected

@@ -8,19 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.faults import (
-    Corpus,
-    Cut,
-    Proxy,
-    Rows,
-    Run,
-    Server,
-    adds_up,
-    chance,
-    proxied,
-    rows_of,
-    setting,
-)
+from tests.support.captures import line, record
+from tests.support.corpus import Corpus, chance, setting
+from tests.support.faults import Rows, Run, Server, adds_up, landed, rows_of, stored
+from tests.support.proxy import Cut, Proxy, proxied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,14 +55,17 @@ def test_connections_that_break_anywhere_change_nothing(
 
 
 def test_progress_between_two_cuts_begins_the_patience_anew(
-    proxy: Proxy, dsn: str, captures: Corpus, expected: Rows
+    proxy: Proxy, dsn: str, tmp_path: Path
 ) -> None:
-    proxy.plan = lambda number: Cut(350_000) if number > _FIRST_LOOKS else None
-    with Run(proxy.dsn(dsn), captures.folder, "--retry-for", "1") as run:
+    # One batch, of which each connection takes a small part.
+    turns = (line(record(f"{i} {'x' * 2000}", session={})) for i in range(500))
+    (tmp_path / "large.jsonl").write_text("".join(turns))
+    proxy.plan = lambda number: Cut(250_000) if number > _FIRST_LOOKS else None
+    with Run(proxy.dsn(dsn), tmp_path, "--retry-for", "1") as run:
         done = run.result()
     assert done.status == 0, done.err
-    assert proxy.cuts > 4
-    assert rows_of(dsn) == expected
+    assert proxy.cuts > 5
+    assert landed(dsn) == stored(done) == 500
 
 
 def test_connections_that_the_server_ends_change_nothing(

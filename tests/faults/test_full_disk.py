@@ -13,21 +13,22 @@ import pytest
 
 from tapes_cli.errors import DatabaseUnavailableError
 from tapes_cli.store.embedded.binaries import installed_binaries
+from tests.support.corpus import Corpus, places_of
 from tests.support.faults import (
-    Corpus,
     Rows,
     Run,
     Server,
     adds_up,
+    completes,
     eventually,
     fill,
     missing,
-    places_of,
     rows_of,
     run_import,
     small_disk,
     stored,
 )
+from tests.support.importing import How, import_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,12 +44,6 @@ def disk(reachable_path: Path) -> Iterator[Path]:
     """Give a disk that is soon full."""
     with small_disk(reachable_path / "disk", "24m") as made:
         yield made
-
-
-def _completes(dsn: str, captures: Corpus, expected: Rows) -> None:
-    done = run_import(dsn, captures.folder)
-    assert done.status == 0, done.err
-    assert rows_of(dsn) == expected
 
 
 def _ended_truly(done: Result) -> None:
@@ -71,7 +66,7 @@ def test_a_full_disk_under_the_tables_is_named(
         assert 0 < stored(done) < captures.turns
         ballast.unlink()
         assert missing(dsn, done) == []
-        _completes(dsn, captures, expected)
+        completes(dsn, captures.folder, expected)
     server.run("DROP TABLESPACE small")
 
 
@@ -141,7 +136,7 @@ def test_a_full_disk_under_the_log_loses_nothing(
         ballast.unlink()
         cramped.start()
         assert missing(dsn, done) == []
-        _completes(dsn, captures, expected)
+        completes(dsn, captures.folder, expected)
 
 
 def _kept(rejects: Path) -> tuple[list[dict[str, Any]], int]:
@@ -169,8 +164,8 @@ def test_no_capture_is_done_whose_rejects_were_not_kept(
         adds_up(done)
         assert missing(dsn, done) == []
         ballast.unlink()
-        again = run_import(dsn, spoiled.folder, "--rejects", rejects, "--workers", workers)
-        assert again.status == 3
+        how = How(workers=int(workers), rejects=rejects)
+        assert import_here(dsn, [spoiled.folder], how).report.exit_code == 3
         assert rows_of(dsn) == expected
     kept, cut_short = _kept(rejects)
     assert cut_short <= 1
@@ -185,5 +180,4 @@ def test_rejects_that_nobody_takes_end_the_run_with_its_accounts(
     assert "/dev/full" in done.err
     adds_up(done)
     assert missing(dsn, done) == []
-    assert run_import(dsn, spoiled.folder).status == 3
-    assert rows_of(dsn) == expected
+    completes(dsn, spoiled.folder, expected, exit_code=3)

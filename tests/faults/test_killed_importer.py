@@ -13,20 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.faults import (
-    Corpus,
-    Rows,
-    Run,
-    Server,
-    adds_up,
-    chance,
-    landed,
-    lines_of,
-    places_of,
-    rows_of,
-    run_import,
-    setting,
-)
+from tests.support.corpus import Corpus, chance, places_of, setting
+from tests.support.faults import Rows, Run, Server, landed, lines_of, rows_of
+from tests.support.importing import How, import_here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,9 +93,8 @@ def test_after_any_kills_one_import_completes_the_work(
             for _ in range(_KILLS_A_DATABASE):
                 if not killer.kill_one(dsn, rejects, 1 + number % 2):
                     break
-            done = run_import(dsn, spoiled.folder, "--rejects", rejects, "--lock", "fail")
-            assert done.status in {0, 3}, done.err
-            adds_up(done)
+            done = import_here(dsn, [spoiled.folder], How(rejects=rejects))
+            assert done.report.exit_code in {0, 3}, done.report.failure
             assert rows_of(dsn) == expected
             assert places_of(lines_of(rejects)) == spoiled.bad
     rows = sum(map(len, expected.values()))

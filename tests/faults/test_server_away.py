@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.corpus import Corpus, turns_of
 from tests.support.faults import (
-    Corpus,
     Rows,
     Run,
     Server,
     adds_up,
+    completes,
     landed,
     missing,
     rows_of,
-    run_import,
     stored,
-    turns_of,
 )
-
-if TYPE_CHECKING:
-    from tests.support.command import Result
 
 pytestmark = pytest.mark.faults
 
@@ -35,14 +30,6 @@ def _paused_after(run: Run, turns: int) -> None:
     run.wait_for_turns(turns)
     run.send_all(signal.SIGSTOP)
     assert run.lives()
-
-
-def _completes(dsn: str, captures: Corpus, expected: Rows) -> Result:
-    done = run_import(dsn, captures.folder)
-    assert done.status == 0, done.err
-    adds_up(done)
-    assert rows_of(dsn) == expected
-    return done
 
 
 @pytest.mark.parametrize("how", ["killed 2", "restarted 1"])
@@ -81,7 +68,7 @@ def test_a_server_that_stays_away_ends_the_run_with_true_accounts(
     server.start()
     assert missing(dsn, done) == []
     assert landed(dsn) >= stored(done)
-    _completes(dsn, captures, expected)
+    completes(dsn, captures.folder, expected)
 
 
 def test_a_restart_between_two_batches_goes_unnoticed(
@@ -138,7 +125,7 @@ def test_statements_that_are_cancelled_for_good_end_the_run(
     assert "statement_timeout" in done.err
     adds_up(done)
     assert missing(dsn, done) == []
-    _completes(dsn, captures, expected)
+    completes(dsn, captures.folder, expected)
 
 
 def test_a_server_that_becomes_read_only_ends_the_run(
@@ -155,7 +142,7 @@ def test_a_server_that_becomes_read_only_ends_the_run(
     adds_up(done)
     assert missing(dsn, done) == []
     server.configure(default_transaction_read_only=None)
-    _completes(dsn, captures, expected)
+    completes(dsn, captures.folder, expected)
 
 
 # --- another server ------------------------------------------------------------------------------
@@ -177,7 +164,7 @@ def test_a_server_without_the_schema_is_no_place_to_go_on(
         adds_up(done)
         assert missing(bare, done) == []
         server.swap(dsn, bare)
-    _completes(dsn, captures, expected)
+    completes(dsn, captures.folder, expected)
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -194,4 +181,4 @@ def test_a_server_that_has_lost_what_it_confirmed_is_filled_again(
         if workers == "1":
             assert done.status == 5
             assert "has lost turns that it had confirmed" in done.err
-        _completes(dsn, captures, expected)
+        completes(dsn, captures.folder, expected)

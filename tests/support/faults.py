@@ -6,30 +6,25 @@ in a process of its own, and what stands between them passes bytes on.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import threading
 import time
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import psycopg
 import pytest
 
 from tapes_cli.store.embedded import EmbeddedServer
+from tapes_cli.store.embedded.cluster import SOCKET_NAME
 from tapes_cli.store.postgres.migrations import migrate_up
-from tests.support.captures import line, record
 from tests.support.command import COMMAND, Result, environment
+from tests.support.importing import import_here
 from tests.support.turns import rows
 
 if TYPE_CHECKING:
@@ -40,22 +35,10 @@ Rows: TypeAlias = "dict[str, list[dict[str, Any]]]"
 PATIENCE = 60.0
 """Seconds after which something that should happen has not."""
 
-SOCKET = ".s.PGSQL.5432"
 _UNIMPRESSED = "-c statement_timeout=0 -c default_transaction_read_only=off"
 """For connections that go on working when a server is told not to."""
-AS_ROOT = os.geteuid() == 0
 
 _numbers = count(1)
-
-
-def setting(name: str, default: int) -> int:
-    """Return a number from the environment, by which the tests are made longer."""
-    return int(os.environ.get(name) or default)
-
-
-def chance(*what: object) -> Random:
-    """Return a source of randomness that is the same each time, unless TAPES_FAULT_SEED differs."""
-    return Random(f"{setting('TAPES_FAULT_SEED', 0)} {what}")
 
 
 def eventually(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
@@ -64,75 +47,6 @@ def eventually(condition: Callable[[], object], what: str, seconds: float = PATI
     while not condition():
         assert time.monotonic() < deadline, f"never came: {what}"
         time.sleep(0.005)
-
-
-# --- captures ------------------------------------------------------------------------------------
-
-
-def turn(session: int, number: int, **changes: Any) -> dict[str, Any]:
-    """Return a turn of a session that re-sends its whole history. All of it is dated."""
-    said = [f"session {session}, message {i}: {i * 7919 % 1009}" for i in range(2 * number + 2)]
-    messages = [
-        {"role": ("user", "assistant")[i % 2], "content": words} for i, words in enumerate(said)
-    ]
-    envelope = {
-        "harness_id": "claude",
-        "harness_session_id": f"s{session}",
-        "parent_harness_session_id": f"s{session + 1}",
-        "name": f"after turn {number}",
-    }
-    captured = {"captured_at": f"2026-03-{1 + number // 24:02}T{number % 24:02}:{session:02}:00Z"}
-    request = {"model": "m", "messages": messages[:-1]}
-    return record(answer=said[-1], request=request, session=envelope, meta=captured) | changes
-
-
-def turns_of(sessions: int, turns: int, first: int = 0) -> list[str]:
-    """Return the lines of sessions that grow side by side."""
-    return [line(turn(s, t)) for t in range(first, first + turns) for s in range(sessions)]
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """A folder of captures.
-
-    Attributes:
-        folder: where.
-        turns: how many turns are in it.
-        bad: the places of lines that are none, as file name and line.
-    """
-
-    folder: Path
-    turns: int
-    bad: frozenset[tuple[str, int]]
-
-
-_BAD = ("{oops\n", line(turn(1, 3, provider="nobody")), line({"turns": []}), "[1]\n")
-
-
-def write_corpus(folder: Path, lines: Sequence[str], files: int = 6, bad: int = 0) -> Corpus:
-    """Write captures to several files, one of them compressed, with bad lines sprinkled over."""
-    folder.mkdir()
-    where = chance(folder.name, bad)
-    mixed = list(lines)
-    for number in range(bad):
-        mixed.insert(where.randrange(len(mixed) + 1), _BAD[number % len(_BAD)])
-    places: set[tuple[str, int]] = set()
-    each = -(-len(mixed) // files)
-    for number in range(files):
-        part = mixed[number * each : (number + 1) * each]
-        path = folder / f"{number:02}.jsonl"
-        if number == 1:
-            path = path.with_suffix(".jsonl.gz")
-            path.write_bytes(gzip.compress("".join(part).encode(), 1))
-        else:
-            path.write_text("".join(part))
-        places |= {(path.name, i) for i, text in enumerate(part, 1) if text in _BAD}
-    return Corpus(folder, len(lines), frozenset(places))
-
-
-def places_of(records: Sequence[dict[str, Any]]) -> set[tuple[str, int]]:
-    """Return the places of rejects, as `Corpus.bad` has them."""
-    return {(Path(r["source"]).name, r["line"]) for r in records}
 
 
 # --- the database --------------------------------------------------------------------------------
@@ -180,7 +94,7 @@ class Server:
         """Where it listens."""
         found = self._server.status().socket_dir
         assert found is not None
-        return found / SOCKET
+        return found / SOCKET_NAME
 
     @property
     def data(self) -> Path:
@@ -287,137 +201,6 @@ def fill(disk: Path, leaving: int = 0) -> Path:
     return ballast
 
 
-# --- what stands between -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """When and how a connection ends.
-
-    Attributes:
-        after: bytes that pass in both directions together; the next piece passes in part.
-        deaf: whether requests go on to the server for a while when answers do not come back any
-            more: what it commits then, nobody hears of.
-    """
-
-    after: int
-    deaf: bool = False
-
-
-class Proxy:
-    """Passes bytes between importers and a server, until it is time to cut a connection.
-
-    Attributes:
-        target: the socket of the server; may change, and holds for the next connections.
-        plan: says by its number when a connection is cut; None lets it be.
-        cuts: how many were cut.
-    """
-
-    def __init__(self, folder: Path, target: Path) -> None:
-        folder.mkdir()
-        self.target = target
-        self.plan: Callable[[int], Cut | None] = lambda _number: None
-        self.cuts = 0
-        self._folder = folder
-        self._connections = count()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(folder / SOCKET))
-        self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def dsn(self, dsn: str) -> str:
-        """Return the DSN that leads to the same database through the proxy."""
-        return f"host={self._folder} port=5432 user=postgres dbname={dsn.rpartition('/')[2]}"
-
-    def close(self) -> None:
-        """Take no more connections."""
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.socket(socket.AF_UNIX)
-            cut = self.plan(next(self._connections))
-            try:
-                server.connect(str(self.target))
-            except OSError:
-                server.close()
-                client.close()
-                continue
-            link = _Link(self, client, server, cut)
-            threading.Thread(target=link.pass_requests, daemon=True).start()
-            threading.Thread(target=link.pass_answers, daemon=True).start()
-
-
-@dataclass(slots=True)
-class _Link:
-    """One connection through the proxy."""
-
-    proxy: Proxy
-    client: socket.socket
-    server: socket.socket
-    cut: Cut | None
-    passed: int = 0
-    is_cut: bool = False
-    ended: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def pass_requests(self) -> None:
-        self._pass(self.client, self.server, answers=False)
-
-    def pass_answers(self) -> None:
-        self._pass(self.server, self.client, answers=True)
-
-    def _pass(self, source: socket.socket, goal: socket.socket, *, answers: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                goal.sendall(self._allowed(data, answers=answers))
-                if self.is_cut and not (self.cut and self.cut.deaf):
-                    break
-        self._end()
-
-    def _allowed(self, data: bytes, *, answers: bool) -> bytes:
-        """Return what is passed on of a piece, counting it."""
-        if self.cut is None:
-            return data
-        with self.lock:
-            left = max(self.cut.after - self.passed, 0)
-            self.passed += len(data)
-            if left >= len(data):
-                return data
-            if not self.is_cut:
-                self.is_cut = True
-                self.proxy.cuts += 1
-                if self.cut.deaf:
-                    threading.Timer(0.1, self._hang_up).start()
-        return data if self.cut.deaf and not answers else data[:left]
-
-    def _end(self) -> None:
-        self._hang_up()
-        with self.lock:
-            self.ended += 1
-            if self.ended == len((self.client, self.server)):
-                self.client.close()
-                self.server.close()
-
-    def _hang_up(self) -> None:
-        for each in (self.client, self.server):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-
-@contextmanager
-def proxied(folder: Path, target: Path) -> Iterator[Proxy]:
-    """Give a proxy."""
-    with closing(Proxy(folder, target)) as proxy:
-        yield proxy
-
-
 # --- the importer --------------------------------------------------------------------------------
 
 
@@ -433,17 +216,27 @@ def children(pid: int) -> list[int]:
 class Run:
     """An import in a process group of its own. Ends, at the latest, with the `with` block.
 
-    Without coverage, whose tracer holds a lock that lets no signal handler in again.
+    Without coverage, whose tracer holds a lock that lets no signal handler in again. `before` is
+    a command that starts the command.
     """
 
     def __init__(
-        self, dsn: str, *arguments: str | Path, stdin: bool = False, user: int | None = None
+        self, dsn: str, *arguments: str | Path, stdin: bool = False, before: Sequence[str] = ()
     ) -> None:
         self.began = time.monotonic()
         self._dsn = dsn
         self._out = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the run
         self._err = tempfile.TemporaryFile()  # noqa: SIM115  # as above
-        command = [str(COMMAND), "import", "--dsn", dsn, "-o", "jsonl", *map(str, arguments)]
+        command = [
+            *before,
+            str(COMMAND),
+            "import",
+            "--dsn",
+            dsn,
+            "-o",
+            "jsonl",
+            *map(str, arguments),
+        ]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
@@ -451,8 +244,6 @@ class Run:
             stderr=self._err,
             env={k: v for k, v in environment().items() if "COVERAGE" not in k},
             start_new_session=True,
-            user=user,
-            extra_groups=None if user is None else [],
         )
 
     def __enter__(self) -> Self:
@@ -537,10 +328,17 @@ class Run:
         return Result(status, out, self.told)
 
 
-def run_import(dsn: str, *arguments: str | Path, user: int | None = None) -> Result:
+def run_import(dsn: str, *arguments: str | Path, before: Sequence[str] = ()) -> Result:
     """Import, and return what was said. Without coverage, as `Run`."""
-    with Run(dsn, *arguments, user=user) as run:
+    with Run(dsn, *arguments, before=before) as run:
         return run.result(120.0)
+
+
+def completes(dsn: str, captures: Path, expected: Rows, exit_code: int = 0) -> None:
+    """Import what is left, at once and in this process, and check that nothing is missing."""
+    report = import_here(dsn, [captures]).report
+    assert report.exit_code == exit_code, report.failure
+    assert rows_of(dsn) == expected
 
 
 def adds_up(result: Result) -> None:
@@ -552,11 +350,6 @@ def adds_up(result: Result) -> None:
 def stored(result: Result) -> int:
     """Return how many turns a run has reported as stored."""
     return int(result.summary["records"]["stored"])
-
-
-def remove(path: Path) -> None:
-    """Remove a folder with all in it."""
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def lines_of(path: Path) -> list[Any]:

@@ -400,7 +400,7 @@ class TestReading:
         assert [line.data for line in file_lines(pipe)] == [b"one", b"two"]
         writer.join()
 
-    @pytest.mark.parametrize("data", [b"one\ntwo", gzip.compress(b"one\ntwo")])
+    @pytest.mark.parametrize("data", [b"one\ntwo", gzip.compress(b"one\ntwo", mtime=0)])
     def test_stdin_is_read_as_bytes(self, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="ascii"))
         found = list(Source("<stdin>", None).lines())
