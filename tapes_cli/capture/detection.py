@@ -39,11 +39,13 @@ class Look:
         format: that of the first record that has one, or None.
         lines: how many lines were looked at.
         problem: what is wrong with the first of them, and where, if no record has a format.
+        document: whether an object was found that goes over several lines.
     """
 
     format: RecordFormat | SourceFormat | None
     lines: int
     problem: str = ""
+    document: bool = False
 
     @property
     def hopeless(self) -> bool:
@@ -91,7 +93,8 @@ def look_at(
         for count, line in enumerate(islice(lines, LOOK_AT_LINES), 1):
             for piece in _pieces(line):
                 try:
-                    return Look(format_of(decode(piece.data), asked), count)
+                    found = format_of(decode(piece.data), asked)
+                    return Look(found, count, document=b"\n" in line.data)
                 except RejectError as error:
                     problem = problem or f"line {line.number}: {error.message}"
             size += len(line.data)
@@ -127,4 +130,5 @@ def is_divisible(source: Source, asked: RecordFormat | SourceFormat | None = Non
                 return False
     except OSError:
         return False
-    return isinstance(look_at(source, asked).format, RecordFormat)
+    look = look_at(source, asked)
+    return isinstance(look.format, RecordFormat) and not look.document

@@ -44,6 +44,7 @@ class LineSplitter:
 
     Attributes:
         number: how many lines have ended so far, blank ones included.
+        replaced: whether what is split is another file than the one that was listed.
         byte_offset: where the line begins that has not ended yet.
     """
 
@@ -52,6 +53,7 @@ class LineSplitter:
     ) -> None:
         self.number = begin.lines
         self.byte_offset = begin.byte_offset
+        self.replaced = False
         self._ended = begin.lines
         self._max = max_line_bytes
         self._parts: list[bytes] = []

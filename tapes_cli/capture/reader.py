@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -98,6 +99,12 @@ class Reader:
         self._lines = LineReader(self._parser)
         self._memory = Memory()
         self._reading: _Reading | None = None
+        self._splitter: LineSplitter | None = None
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the present source was another file when it was read than when it was listed."""
+        return self._splitter is not None and self._splitter.replaced
 
     @property
     def divisible(self) -> bool:
@@ -122,7 +129,7 @@ class Reader:
 
     def _read(self, source: Source | SourceProblem) -> Iterator[Record]:
         origin = Location(source.name, 0, 0, number=source.number)
-        self._reading = None
+        self._reading = self._splitter = None
         if isinstance(source, SourceProblem):
             yield _unreadable(origin, source.message)
             return
@@ -140,6 +147,7 @@ class Reader:
         # A format that sees a whole source has it from its first record on, or not at all.
         begun = source.share is not None or source.begin != BEGINNING
         splitter = LineSplitter(self._options.max_line_bytes, source.begin)
+        self._splitter = splitter
         reading = self._reading = _Reading(splitter, begun)
         lines = self._documents(source, splitter)
         fallback = Fallback(source.mtime, self._options.now)
@@ -214,7 +222,7 @@ class Reader:
         lines: Iterator[Line],
     ) -> Iterator[Record]:
         now, others = self._options.now, self._options.paths
-        finished = source.mtime is not None and now() - source.mtime >= QUIET_FOR
+        finished = _is_quiet(source, now())
         origin = origin.of_format(found.name)
         fallback = Fallback(source.mtime, now)
         last = origin
@@ -264,8 +272,7 @@ class _Reading:
         return self.unfinished or self.splitter.position
 
     def note(self, line: Line) -> None:
-        if not self.begun:
-            self.documents = self.documents or b"\n" in line.data
+        self.documents = self.documents or b"\n" in line.data
         if line.too_long and not line.terminated:
             self.unfinished = Position(line.number - 1, line.byte_offset)
 
@@ -290,6 +297,17 @@ def _within(period: Period, record: Record) -> Record:
     if isinstance(record, Accepted) and not period.holds(record.turn.captured.at):
         return Skipped(record.location, Reason.OUTSIDE_PERIOD)
     return record
+
+
+def _is_quiet(source: Source, now: datetime) -> bool:
+    """Whether nobody has written to a source for long, neither when it was listed nor since."""
+    if source.mtime is None or now - source.mtime < QUIET_FOR:
+        return False
+    if source.identity is None or source.path is None or source.folder:
+        return True
+    with suppress(OSError):
+        return source.path.stat().st_mtime_ns == source.identity.mtime_ns
+    return False
 
 
 def _no_capture(look: Look) -> RejectError:

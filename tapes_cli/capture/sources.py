@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from typing import TYPE_CHECKING, cast
 
 from tapes_cli.capture.decompress import (
@@ -14,6 +15,7 @@ from tapes_cli.capture.decompress import (
     raw_chunks,
     read_chunks,
 )
+from tapes_cli.capture.fingerprint import identity_of
 from tapes_cli.capture.lines import DEFAULT_MAX_LINE_BYTES, Line, LineSplitter
 from tapes_cli.model.checkpoint import BEGINNING, Identity, Position
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     from tapes_cli.capture.decompress import ByteReader
     from tapes_cli.capture.share import Share
+
+
+_REPLACED = "another file has got its name since the files were listed; import again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,19 @@ class Source:
     folder: bool = False
     identity: Identity | None = None
     begin: Position = BEGINNING
+
+    def _is_replaced(self, stream: ByteReader) -> bool:
+        """Whether another file has got the name since the files were listed, as by rotation.
+
+        Raises:
+            OSError: it has, and only the rest of the one that was listed is wanted.
+        """
+        if self.identity is None or not isinstance(stream, BufferedReader):
+            return False
+        replaced = not identity_of(os.fstat(stream.fileno())).is_file_of(self.identity)
+        if replaced and self.begin != BEGINNING:
+            raise OSError(_REPLACED)
+        return replaced
 
     @property
     def left(self) -> int:
@@ -90,6 +108,7 @@ class Source:
         """Yield the lines as `lines` does, by a splitter that tells how far it has got."""
         try:
             with _open(self.path, self.begin.byte_offset) as stream:
+                splitter.replaced = self._is_replaced(stream)
                 limited = stream if self.limit is None else LimitedReader(stream, self.left)
                 chunks = read_chunks(limited) if self.begin == BEGINNING else raw_chunks(limited)
                 yield from splitter.split(chunks)

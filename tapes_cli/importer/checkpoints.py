@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from tapes_cli.capture.fingerprint import Beginning, beginning, goes_on, reached
+from tapes_cli.capture.formats import added_formats
 from tapes_cli.capture.reader import QUIET_FOR
 from tapes_cli.capture.sources import Source, display_name
 from tapes_cli.capture.times import utc_now
@@ -78,6 +79,7 @@ class _Watched:
     Attributes:
         file: the source.
         begun: how it began when it was found, None of a folder.
+        finished: whether nobody had written to it for long then.
         before: what was remembered of the part that is not read again.
         moved: what was remembered of it under the name that it had before.
         marked: when its position was last saved.
@@ -85,6 +87,7 @@ class _Watched:
 
     file: _File
     begun: Beginning | None
+    finished: bool
     before: Checkpoint | None = None
     moved: Checkpoint | None = None
     marked: float = field(default_factory=time.monotonic)
@@ -110,7 +113,7 @@ class Checkpoints:
         self._store = store
         self._way = way
         self._now = now
-        self._version = version("tapes-cli")
+        self._version = " ".join([version("tapes-cli"), *added_formats()])
         self._watched: dict[int, _Watched] = {}
         self._unsaved: dict[bytes, Checkpoint] = {}
         self._moved: list[Checkpoint] = []
@@ -123,7 +126,8 @@ class Checkpoints:
             DatabaseUnavailableError: the database was lost.
         """
         # Somebody may have emptied the database, to begin anew.
-        again = self._way.again or not self._store.holds()
+        emptied = not self._store.holds() and self._store.remembers_turns()
+        again = self._way.again or emptied
         chosen: list[Source | SourceProblem] = []
         for start in range(0, len(sources), _TOGETHER):
             chosen.extend(self._choose(sources[start : start + _TOGETHER], again=again))
@@ -141,10 +145,15 @@ class Checkpoints:
                 yield source
                 continue
             candidates = found.get(source.number, [])
-            if any(self._is_settled(file.identity, c) for c in candidates):
-                self.unchanged += 1
-            else:
+            settled = next((c for c in candidates if self._is_settled(file, c)), None)
+            if settled is None:
                 yield self._watch(file, candidates)
+                continue
+            self.unchanged += 1
+            if settled.key != file.key:
+                moved = replace(settled, key=file.key, identity=file.identity)
+                self._unsaved[file.key.id] = moved
+                self._moved.append(settled)
 
     def _file(self, source: Source | SourceProblem) -> _File | None:
         """Return what is remembered of, if it is anything that can be found again."""
@@ -168,10 +177,11 @@ class Checkpoints:
                 found[number].append(checkpoint)
         return found
 
-    def _is_settled(self, identity: Identity, checkpoint: Checkpoint) -> bool:
+    def _is_settled(self, file: _File, checkpoint: Checkpoint) -> bool:
         """Tell whether reading the source again would say what was said before."""
-        same_file = identity.is_unchanged(checkpoint.identity)
-        return same_file and checkpoint.final and self._is_trusted(checkpoint)
+        same_file = file.identity.is_unchanged(checkpoint.identity)
+        said = same_file and checkpoint.final and self._is_trusted(checkpoint)
+        return said and _is_known(file, checkpoint)
 
     def _is_trusted(self, checkpoint: Checkpoint) -> bool:
         """Tell whether this program would say the same of what was read."""
@@ -186,7 +196,8 @@ class Checkpoints:
         except OSError:
             return source  # whoever reads it says so
         moved = before if before is not None and before.key != file.key else None
-        self._watched[source.number] = _Watched(file, begun, before, moved)
+        finished = self._is_finished(source)
+        self._watched[source.number] = _Watched(file, begun, finished, before, moved)
         if before is None or before.reached is None:
             return source
         return replace(source, begin=before.reached.position)
@@ -201,7 +212,7 @@ class Checkpoints:
     def mark(self, account: SourceReport, position: Position) -> None:
         """Remember that every record of a source before a position is durably stored."""
         watched = self._watched.get(account.number)
-        if watched is None or position <= watched.begin:
+        if watched is None or position <= watched.begin or account.may_change:
             return
         watched.marked = time.monotonic()
         place = self._reached(watched, position)
@@ -211,14 +222,18 @@ class Checkpoints:
     def done(self, account: SourceReport) -> None:
         """Remember a source that was read to its end, every record of it durably stored."""
         watched = self._watched.pop(account.number, None)
-        if watched is None or account.unreadable:
+        if watched is None or account.unreadable or account.replaced:
             return
-        place = self._reached(watched, account.position) if account.position else None
-        self._remember(watched, account, place, final=self._is_final(watched.file.source, account))
+        # What may go otherwise another time has to be read again.
+        known = account.position if not account.may_change else None
+        place = self._reached(watched, known) if known else None
+        unfinished = account.accounts.incomplete > 0 and not watched.finished
+        final = not (account.may_change or unfinished)
+        self._remember(watched, account, place, final=final)
 
-    def _is_final(self, source: Source, account: SourceReport) -> bool:
-        finished = source.mtime is not None and self._now() - source.mtime >= QUIET_FOR
-        return not account.may_change and (not account.accounts.incomplete or finished)
+    def _is_finished(self, source: Source) -> bool:
+        """Tell whether nobody will write to a source any more, as its reader will see it, too."""
+        return source.mtime is not None and self._now() - source.mtime >= QUIET_FOR
 
     def _reached(self, watched: _Watched, position: Position) -> Reached | None:
         file, begun = watched.file, watched.begun
@@ -266,6 +281,19 @@ class Checkpoints:
         moved, self._moved = self._moved, []
         if unsaved:
             self._store.save(list(unsaved.values()), moved)
+
+
+def _is_known(file: _File, checkpoint: Checkpoint) -> bool:
+    """Tell whether a file that looks unchanged is the one that was read.
+
+    Under another name, or on another machine, numbers that are the same prove too little.
+    """
+    if checkpoint.key == file.key or checkpoint.reached is None:
+        return True
+    try:
+        return goes_on(file.path, checkpoint.reached)
+    except OSError:
+        return False  # whoever reads it says so
 
 
 def _continued(file: _File, candidates: list[Checkpoint]) -> Checkpoint | None:

@@ -84,8 +84,8 @@ def try_import(task: Task, ledger: Ledger, stop: StopRequest, guard: Guard) -> R
 
 
 def _begin_anew_if_empty(store: CheckpointStore) -> None:
-    """Forget what was read if nothing is stored: somebody has emptied the database."""
-    if not store.holds():
+    """Forget what was read if its turns are gone: somebody has emptied the database."""
+    if not store.holds() and store.remembers_turns():
         store.forget_all()
 
 

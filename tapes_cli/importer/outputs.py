@@ -137,14 +137,14 @@ def write_atomically(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _readable_by_all(path: str, flags: int) -> int:
     return os.open(path, flags, _MODE)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring a new name to the disk, where folders can be synchronised."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

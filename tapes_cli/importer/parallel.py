@@ -35,6 +35,7 @@ from tapes_cli.importer.worker import (
     Flag,
     News,
     Place,
+    ReadSource,
     Task,
     work,
 )
@@ -124,15 +125,19 @@ class ParallelRun:
                 self._start(worker)
             while self._running():
                 self._hear()
-                self._enter(min(worker.horizon for worker in self._workers))
+                self._enter(min(worker.horizon for worker in self._workers), self._settled())
         finally:
             self._kill()
-        self._enter(END)
+        self._enter(END, self._settled())
         if ledger.report.status is Status.INTERRUPTED:
-            self._books.mark(min(worker.settled for worker in self._workers))
+            self._books.mark(self._settled())
         ledger.close()
         ledger.report.close(time.monotonic() - started)
         return ledger.report
+
+    def _settled(self) -> Place:
+        """Return before which place everybody has settled all: who ended early got no further."""
+        return min(worker.settled for worker in self._workers)
 
     def _running(self) -> list[_Worker]:
         return [worker for worker in self._workers if worker.process is not None]
@@ -186,7 +191,9 @@ class ParallelRun:
             return
         worker.end()
         worker.horizon = END
-        if message.status is Status.FAILED:
+        if message.status is Status.OK:
+            worker.settled = END
+        elif message.status is Status.FAILED:
             self._fail(message.failure, message.hint, message.exit_code)
 
     def _bury(self, worker: _Worker) -> None:
@@ -217,18 +224,23 @@ class ParallelRun:
             self._flag.value = signal.SIGTERM
             self._ledger.end_early(status, exit_code)
 
-    def _enter(self, horizon: Place) -> None:
-        """Enter what all workers have got past, in the order of the input."""
+    def _enter(self, horizon: Place, settled: Place) -> None:
+        """Enter what all workers have told of, in the order of the input.
+
+        Args:
+            horizon: of all before this place they have told.
+            settled: all before this place is settled.
+        """
         told = [worker.take_before(horizon) for worker in self._workers]
         self._books.enter(heapq.merge(*told, key=lambda entry: entry.location.order))
         try:
-            self._books.announce(horizon)
-            self._books.mark_from_time_to_time(horizon)
+            self._books.announce(settled)
+            self._books.mark_from_time_to_time(settled)
             self._ledger.check()
         except TooManyRejectsError:
             self._ask_to_end(Status.STOPPED, EXIT_STOPPED)
         except TapesError as error:
-            self._ask_to_end(Status.FAILED, error.exit_status)
+            self._fail(str(error), error.hint, error.exit_status)
 
     def _kill(self) -> None:
         for worker in self._running():
@@ -246,6 +258,7 @@ class _Books:
         self._divided = task.divided
         self._sources = {source.number: source for source in task.sources}
         self._positions: dict[int, list[Position | None]] = defaultdict(list)
+        self._replaced: set[int] = set()
         self._unannounced = deque(self._sources)
         self._accounts: dict[int, SourceReport] = {}
         self._begun: dict[int, float] = {}
@@ -271,20 +284,21 @@ class _Books:
 
     def announce(self, horizon: Place) -> None:
         """Say of the sources before a place that they are done."""
-        if horizon == END and self._ledger.report.status is not Status.OK:
-            return  # who ended early was not done with what it read
         while self._unannounced and self._unannounced[0] < horizon[0]:
             number = self._unannounced.popleft()
             account = self._account(number)
             account.seconds = time.monotonic() - self._begun[number]
             account.position = self._position(number)
+            account.replaced = number in self._replaced
             del self._accounts[number], self._begun[number]
             self._ledger.source_done(account)
 
-    def read(self, positions: Iterable[tuple[int, Position | None]]) -> None:
+    def read(self, sources: Iterable[ReadSource]) -> None:
         """Note how far a worker has read its share of sources."""
-        for number, position in positions:
+        for number, position, replaced in sources:
             self._positions[number].append(position)
+            if replaced:
+                self._replaced.add(number)
 
     def _position(self, number: int) -> Position | None:
         """Return how far a source was read by all that share it."""

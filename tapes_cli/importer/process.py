@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
+_UNKNOWN = ""
 _STATE, _STARTED = 0, 19
 """Places of the fields that follow the name in `/proc/PID/stat`; see proc_pid_stat(5)."""
 
@@ -28,7 +29,20 @@ def is_dead(process: str) -> bool:
     if len(parts) != len(("space", "pid", "started")) or parts[0] != _space():
         return False
     pid, started = parts[1:]
-    return not pid.isdecimal() or _started(int(pid)) != started
+    if not (pid.isdecimal() and started.isdecimal()):
+        return False
+    return _is_gone(int(pid)) or _started(int(pid)) not in {started, _UNKNOWN}
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether there is no process of this number; one of somebody else is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _space() -> str:
@@ -40,8 +54,11 @@ def _space() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process started, in the kernel's own units; empty if it has ended."""
+    """Return when a process started, in the kernel's own units; that of one that ended is -1.
+
+    Others may not be allowed to see it.
+    """
     with suppress(OSError, IndexError):
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        return "" if fields[_STATE] in {"Z", "X"} else fields[_STARTED]
-    return ""
+        return "-1" if fields[_STATE] in {"Z", "X"} else fields[_STARTED]
+    return _UNKNOWN

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from tapes_cli.errors import UsageError
+from tapes_cli.importer.outputs import sync_folder
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -89,6 +90,7 @@ class RejectsFile:
     def _open(self) -> FileIO:
         # Rejects are captures: nobody else's business.
         file = open(self.path, "ab", buffering=0, opener=_private)  # noqa: SIM115  # see close
+        sync_folder(self.path.parent)
         if self.path.is_file() and _is_cut_short(self.path):
             file.write(b"\n")
         return file

@@ -91,6 +91,7 @@ class SourceReport:
         rejects: the reasons for which records were rejected, likewise.
         seconds: how long it took to read.
         position: how far it was read, None if another reading has to begin at the beginning.
+        replaced: whether it was another file when it was read than when it was listed.
         unreadable: whether it could not be read to its end.
         may_change: whether another run may say otherwise of a record that was rejected.
     """
@@ -104,6 +105,7 @@ class SourceReport:
     rejects: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     position: Position | None = None
+    replaced: bool = False
     unreadable: bool = False
     may_change: bool = False
 

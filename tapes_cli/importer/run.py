@@ -164,7 +164,8 @@ class ImportRun:
                 self._reading.last = record.location
                 self._take(record, account)
             account.seconds = time.monotonic() - started
-            account.position, self._reading = reader.position, None
+            account.position, account.replaced = reader.position, reader.replaced
+            self._reading = None
             self._batch.finished.append(account)
             if not self._batch.pending and self._in_flight is None:
                 self._announce(self._batch)
@@ -232,7 +233,8 @@ class ImportRun:
     def _mark(self, reading: _Reading) -> None:
         """Remember how far the present source was read and settled."""
         account, place = reading.account, self.unsettled or reading.last
-        if reading.reader.divisible and place is not None and place.number == account.number:
+        sound = reading.reader.divisible and not reading.reader.replaced
+        if sound and place is not None and place.number == account.number:
             self.ledger.mark(account, Position(place.line - 1, place.byte_offset))
 
     def _end_early(self, status: Status, exit_code: int) -> None:

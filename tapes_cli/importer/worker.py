@@ -42,6 +42,9 @@ Place: TypeAlias = tuple[int, int, int, int]
 Entry: TypeAlias = "Record | Settled"
 """What became of a record."""
 
+ReadSource: TypeAlias = "tuple[int, Position | None, bool]"
+"""The number of a source that was read to its end, the position there, whether it was replaced."""
+
 BEGINNING: Place = (0, 0, 0, -1)
 END: Place = (sys.maxsize, 0, 0, -1)
 
@@ -86,12 +89,13 @@ class News:
     """What became of records, in the order of the input.
 
     All that is the worker's before `horizon` has been told of now. `read` has the numbers of
-    sources that it has read to their ends, each with the position there.
+    sources that it has read to their ends, each with the position there, and whether it was another
+    file than the one that was listed.
     """
 
     horizon: Place
     entries: list[Entry]
-    read: list[tuple[int, Position | None]]
+    read: list[ReadSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,7 @@ class _Teller:
         self._begin = self._told = self._heard = task.begin
         self._keeps_rejects = task.keeps_rejects
         self._entries: list[Entry] = []
-        self._read: list[tuple[int, Position | None]] = []
+        self._read: list[ReadSource] = []
 
     def other(self, record: Record) -> None:
         """Hear of a record that is no turn, or a turn that was rejected."""
@@ -215,7 +219,7 @@ class _Teller:
 
     def source_done(self, source: SourceReport) -> None:
         """Hear of a source of which every record is settled."""
-        self._read.append((source.number, source.position))
+        self._read.append((source.number, source.position, source.replaced))
         self._tell_up_to((source.number + 1, 0, 0, -1))
 
     def progress(self, report: Report, source: str) -> None:

@@ -75,6 +75,12 @@ def all_formats() -> tuple[AnyFormat, ...]:
     return (*_BUILT_IN, *added, *_MALFORMED)
 
 
+def added_formats() -> list[str]:
+    """Return the formats of other packages, each with the version of its package."""
+    entries = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    return [f"{e.name}={e.dist.version if e.dist else '?'}" for e in entries]
+
+
 def supported() -> list[AnyFormat]:
     """Return the formats that can be imported."""
     return [found for found in all_formats() if found not in (*refused.FORMATS, *_MALFORMED)]

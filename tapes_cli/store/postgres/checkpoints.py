@@ -100,6 +100,11 @@ class CheckpointStore:
         row = self._side.run(lambda conn: conn.execute("SELECT FROM nodes LIMIT 1").fetchone())
         return row is not None
 
+    def remembers_turns(self) -> bool:
+        """Tell whether turns were found in any capture that is remembered."""
+        query = "SELECT FROM import_sources WHERE turns > 0 LIMIT 1"
+        return self._side.run(lambda conn: conn.execute(query).fetchone()) is not None
+
     def find(self, ids: Sequence[bytes]) -> dict[bytes, Checkpoint]:
         """Return those of these ids that are there."""
         rows = self._side.run(lambda conn: conn.execute(_BY_ID.encode(), (list(ids),)).fetchall())

@@ -47,6 +47,9 @@ class SideConnection:
                 return repeat(lambda: act(self._open()), self._drop, backoff or self._backoff)
             except psycopg.Error as error:
                 raise explained(error) from error
+            except BaseException:
+                self._drop()  # a signal may have come in the middle of a statement
+                raise
 
     def close(self) -> None:
         """Close the connection."""
