@@ -6,8 +6,9 @@
     ├── DatabaseUnavailableError    5
     ├── SchemaError                 6
     ├── MigrationLockedError        7
-    ├── ImportLockedError           7
-    └── InterruptedRunError       130 / 143
+    └── ImportLockedError           7
+
+    InterruptedRunError           130 / 143   no TapesError: whoever catches those must let it pass
 
 A record that cannot be stored is not an error but a value: see `tapes_cli.model.reasons`.
 """
@@ -64,8 +65,14 @@ class ImportLockedError(TapesError):
     exit_status = 7
 
 
-class InterruptedRunError(TapesError):
-    """A signal asked the run to end. The exit status is 128 and the signal's number."""
+class InterruptedRunError(BaseException):
+    """A signal asked the run to end. The exit status is 128 and the signal's number.
+
+    It may come anywhere, as `KeyboardInterrupt` does, and must not be taken for a failure of what
+    it came into.
+    """
+
+    hint = ""
 
     def __init__(self, exit_status: int) -> None:
         super().__init__("Interrupted; nothing that was in flight is lost.")

@@ -19,7 +19,7 @@ from tapes_cli.cli.doctor import doctor
 from tapes_cli.cli.formats import formats
 from tapes_cli.cli.import_ import import_
 from tapes_cli.cli.validate import validate
-from tapes_cli.errors import TapesError
+from tapes_cli.errors import InterruptedRunError, TapesError
 
 app = typer.Typer(
     name="tapes-cli",
@@ -81,7 +81,7 @@ def run() -> None:
         signal.signal(number, _leave)
     try:
         app(standalone_mode=True)
-    except TapesError as error:
+    except (TapesError, InterruptedRunError) as error:
         if debug:
             raise
         say_error(str(error), hint=error.hint, exit_code=error.exit_status)

@@ -91,7 +91,7 @@ def test_a_file_that_is_copied_and_truncated(
 def test_a_file_that_is_replaced(
     dsn: str, folder: Path, expect: Callable[[Path], Rows], tmp_path: Path
 ) -> None:
-    with _reading(dsn, folder, "2") as run:
+    with _reading(dsn, folder, "1") as run:
         new = tmp_path / "new"
         new.write_text("".join(turns_of(3, 60)))
         shutil.copy(folder / "a.jsonl", tmp_path / "old")

@@ -20,6 +20,7 @@ from tapes_cli.model.records import Incomplete, Location, Rejected, RejectError,
 from tapes_cli.model.sessionless import Sessionless
 from tapes_cli.store.base import ChainedTurn, Outcome, OutcomeKind
 from tapes_cli.store.memory import MemoryStore
+from tests.support.captures import line, record
 from tests.support.turns import make_turn, session
 
 PLACE = Location("a.jsonl", 3, 40)
@@ -253,3 +254,15 @@ def test_the_memory_store_knows_nodes_by_org() -> None:
 def test_a_place_reads_like_a_path() -> None:
     assert str(PLACE) == "a.jsonl:3"
     assert str(Location("a", 1, 0, 2)) == "a:1: turns[2]"
+
+
+def test_a_signal_in_the_middle_of_a_format_is_no_fault_of_the_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> bool:
+        raise InterruptedRunError(130)
+
+    (tmp_path / "a").write_text(line(record()))
+    monkeypatch.setattr("tapes_cli.capture.formats._says_yes", interrupted)
+    with pytest.raises(InterruptedRunError):
+        list(read(Source("a", tmp_path / "a")))
